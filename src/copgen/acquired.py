@@ -1,0 +1,85 @@
+"""On which day was it acquired? From a file's `datetime` tag or the product name in its path, as calendar dates."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from copgen.scene import parse_date
+
+PRODUCT_NAMES = (
+    re.compile(r"S2[A-Z]_(?:MSI|OPER_\w*?MSI)_?L?(?:1C|2A|L1C|L2A)\w*?_(\d{8})T\d{5,6}", re.IGNORECASE),
+    re.compile(r"S1[A-Z]_[A-Z0-9]{2}_[A-Z0-9_]{4,8}?_(\d{8})T\d{6}", re.IGNORECASE),
+)
+# processing baseline 04.00 and later: the product's digital numbers carry an offset of 1000
+LATE_BASELINE = re.compile(r"_N(?:0[4-9]|[1-9]\d)\d\d(?:_|$|\.)")
+
+
+def acquisition_day(path: Path, tags: Mapping[str, str]) -> np.datetime64 | None:
+    """The day in the tags, else in the name of the file or of a folder around it; None where there is none.
+
+    Raises ValueError, naming the file, for one that is no calendar day.
+    """
+    tagged = next((value for key, value in tags.items() if key.lower() == "datetime"), None)
+    try:
+        if tagged is not None:
+            return np.datetime64(parse_date(day_of(tagged))[0], "D")
+        named = day_in_name(path)
+        return None if named is None else np.datetime64(parse_date(named)[0], "D")
+    except ValueError as error:
+        where = "tag datetime" if tagged is not None else "product name"
+        raise ValueError(f"{path}: its {where} is impossible: {error}; correct it, or state --date YYYY-MM-DD or --date none") from error
+
+
+def day_of(text: str) -> str:
+    """`YYYY-MM-DD` of an ISO time stamp; one with a time zone is taken to UTC first, as acquisitions are dated."""
+    text = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip())
+    if re.search(r"T?\d\d:\d\d.*[+-]\d\d:?\d\d$", text):
+        return datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).astimezone(datetime.UTC).date().isoformat()
+    return re.split(r"[T ]", text, maxsplit=1)[0]
+
+
+def day_in_name(path: Path) -> str | None:
+    """`YYYY-MM-DD` (unchecked) from a Sentinel product name, the innermost part of the path that holds one."""
+    for part in reversed(path.parts[-4:]):
+        for pattern in PRODUCT_NAMES:
+            if found := pattern.search(part):
+                digits = found.group(1)
+                return f"{digits[:4]}-{digits[4:6]}-{digits[6:]}"
+    return None
+
+
+def midpoint(one: np.datetime64, other: np.datetime64) -> np.datetime64:
+    """The day halfway, the earlier of two."""
+    early, late = sorted((one, other))
+    return np.datetime64(early + (late - early) // 2, "D")
+
+
+def scene_day(days: Iterable[tuple[str, np.datetime64]]) -> np.datetime64 | None:
+    """One day for a scene from (product, day) pairs.
+
+    Halfway between radar and optical where both are known (the released weights' rule), else the optical, else the radar's, else a
+    land cover's, unless that one only says its year. A height model's date says nothing about the scene.
+    """
+    found = list(days)
+    optical = next((day for wanted in ("S2L2A", "S2L1C", "cloud_mask") for product, day in found if product == wanted), None)
+    radar = next((day for product, day in found if product == "S1RTC"), None)
+    if optical is not None and radar is not None:
+        return midpoint(optical, radar)
+    if optical is not None or radar is not None:
+        return optical if optical is not None else radar
+    return next((day for product, day in found if product not in ("DEM",) and not is_year_mark(day)), None)
+
+
+def is_year_mark(day: np.datetime64) -> bool:
+    """1 January and 31 December date annual maps."""
+    return str(day)[5:] in ("01-01", "12-31")
+
+
+def carries_offset(path: Path, tags: Mapping[str, str]) -> bool:
+    """Whether the product name, in the path or the tags, is of processing baseline 04.00 or later."""
+    return any(LATE_BASELINE.search(text) for text in (*path.parts, *tags.values()))

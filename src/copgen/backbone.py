@@ -1,0 +1,180 @@
+"""The backbone: a U-ViT over the tokens of all modalities, one diffusion time a modality, parameters keyed by modality name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from copgen.modalities import Table
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Sizes of a U-ViT; the defaults are the paper's base model."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    width: int = 1024
+    depth: int = 20                              # in-blocks plus out-blocks; a middle block comes on top
+    heads: int = 16
+    positions: Literal["random", "ground"] = "random"   # how position embeddings start: the paper's noise, or metres on the ground
+
+    def __post_init__(self) -> None:
+        if self.width < 4 or self.width % 4 or self.width % self.heads:
+            raise ValueError(f"backbone width {self.width}: must be a multiple of 4 and of the {self.heads} heads")
+        if self.depth < 2 or self.depth % 2:
+            raise ValueError(f"backbone depth {self.depth}: must be even and at least 2 (half before, half after the middle block)")
+
+
+class UViT(nn.Module):
+    """Noise predictions for every row given, by Bao et al.'s U-ViT with post-norm blocks (arXiv 2209.12152; COP-GEN section 3.3).
+
+    `forward(latents, times)`: latents by row name, [B, *latent_shape]; times by row name, float [B] in 0..1000, 0 being clean. Any
+    subset of the table's rows may be given: rows left out are not in the sequence. Returns predictions of the same shapes, in the
+    parameters' type.
+    """
+
+    def __init__(self, table: Table, config: BackboneConfig | None = None) -> None:
+        super().__init__()
+        self.table, self.config = table, config or BackboneConfig()
+        config = self.config
+        self.activation_checkpointing = False
+        width, names = config.width, table.names
+        self.embed = nn.ModuleDict({name: patch_embedding(table, name, width) for name in names})
+        # a row's first position is its time token's, the others its patches', row-major from the north-west
+        self.position = nn.ParameterDict({name: torch.empty(1 + table.tokens(name), width) for name in names})
+        half = config.depth // 2
+        self.in_blocks = nn.ModuleList(Block(width, config.heads) for _ in range(half))
+        self.mid_block = Block(width, config.heads)
+        self.out_blocks = nn.ModuleList(Block(width, config.heads, skip=True) for _ in range(half))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.ModuleDict({name: nn.Linear(width, values_per_token(table, name)) for name in names})
+        self.apply(initialise)
+        for name in names:
+            nn.init.trunc_normal_(self.position[name], std=0.02)
+            if config.positions == "ground" and table[name].is_image:
+                with torch.no_grad():
+                    self.position[name][1:] += ground_positions(table, name, width)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.norm.weight.dtype
+
+    def forward(self, latents: Mapping[str, Tensor], times: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        names = [name for name in self.table.names if name in latents]
+        if strange := set(latents) - set(names):
+            raise ValueError(f"the backbone has no rows {sorted(strange)}; it has {', '.join(self.table.names)}")
+        tokens = [self.tokens(name, latents[name], times[name]) for name in names]
+        x = self.trunk(torch.cat(tokens, dim=1))                                   # [B, all tokens, D]
+        parts = x.split([part.shape[1] for part in tokens], dim=1)
+        return {name: self.unpatchify(name, part[:, 1:]) for name, part in zip(names, parts, strict=True)}
+
+    def tokens(self, name: str, latent: Tensor, time: Tensor) -> Tensor:
+        """One row's tokens [B, 1 + tokens, D]: its time, then its patches, each with its position."""
+        patches = self.embed[name](latent.to(self.dtype)).flatten(2).transpose(1, 2)
+        clock = time_embedding(time, self.config.width).to(patches.dtype)[:, None]
+        return torch.cat([clock, patches], dim=1) + self.position[name]
+
+    def trunk(self, x: Tensor) -> Tensor:
+        skips: list[Tensor] = []
+        for block in self.in_blocks:
+            x = self._run(block, x)
+            skips.append(x)
+        x = self._run(self.mid_block, x)
+        for block in self.out_blocks:
+            x = self._run(block, x, skips.pop())
+        return self.norm(x)
+
+    def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+        if self.activation_checkpointing and self.training:
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
+    def unpatchify(self, name: str, tokens: Tensor) -> Tensor:
+        values = self.head[name](tokens)                                           # [B, h/p * w/p, p * p * C]
+        channels, height, width = self.table.latent_shape(name)
+        p = self.table.patch_of(name)
+        grid = values.reshape(-1, height // p, width // p, p, p, channels)         # channel fastest
+        return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, height, width)
+
+
+class Block(nn.Module):
+    """Post-norm transformer block; with `skip`, first joined by a linear layer to the output of its mirror block."""
+
+    def __init__(self, width: int, heads: int, skip: bool = False) -> None:
+        super().__init__()
+        self.skip_linear = nn.Linear(2 * width, width) if skip else None
+        self.norm1 = nn.LayerNorm(width) if skip else None
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width, 4 * width)
+        self.norm3 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        if self.skip_linear is not None and self.norm1 is not None and skip is not None:
+            x = self.norm1(self.skip_linear(torch.cat([x, skip], dim=-1)))
+        x = self.norm2(x + self.attn(x))
+        return self.norm3(x + self.mlp(x))
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, width))
+
+
+class MLP(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def time_embedding(time: Tensor, width: int) -> Tensor:
+    """[B] in 0..1000 -> [B, width]: cosines, then sines, of the time at frequencies from 1 down to 1/10000."""
+    half = width // 2
+    frequency = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32, device=time.device) / half)
+    angle = time.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def patch_embedding(table: Table, name: str, width: int) -> nn.Conv2d:
+    patch = table.patch_of(name)
+    return nn.Conv2d(table.latent_shape(name)[0], width, kernel_size=patch, stride=patch)
+
+
+def values_per_token(table: Table, name: str) -> int:
+    return table.patch_of(name) ** 2 * table.latent_shape(name)[0]
+
+
+def initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def ground_positions(table: Table, name: str, width: int) -> Tensor:
+    """Waves of a patch's centre in metres [tokens, width]: patches over the same ground start alike, whatever their row's grid."""
+    side = round(table.tokens(name) ** 0.5)
+    centre = (torch.arange(side) + 0.5) * 2 * math.pi / side
+    waves = torch.arange(1, width // 4 + 1) / 4                                   # up to some sixteenth of the square for width 256
+    one = torch.cat([(centre[:, None] * waves).cos(), (centre[:, None] * waves).sin()], dim=-1)    # [side, D/2]
+    south, east = one[:, None].expand(side, side, -1), one[None].expand(side, side, -1)
+    return 0.2 * torch.cat([south, east], dim=-1).reshape(side * side, width)

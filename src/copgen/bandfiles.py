@@ -1,0 +1,176 @@
+"""Which band of which file holds a band of the table? By descriptions, by file names, by the user's list, or by the usual order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from copgen.modalities import Modality, Table
+from copgen.rasters import Raster, describe
+
+SUFFIXES = (".tif", ".tiff", ".jp2")
+S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+USUAL_ORDER = {                                  # product -> the order of a stack without names, if it has this many bands
+    "S2L2A": tuple(band for band in S2_BANDS if band != "B10"),
+    "S2L1C": S2_BANDS,
+    "S1RTC": ("vv", "vh"),
+}
+S2_NAME = re.compile(r"(?<![A-Za-z0-9])(?:B|band[ _]?)0?(\d{1,2})(A?)(?![A-Za-z0-9])", re.IGNORECASE)
+S1_NAME = re.compile(r"(?<![A-Za-z0-9])(vv|vh)(?![A-Za-z0-9])", re.IGNORECASE)
+COMMON_NAMES = {                                 # the STAC electro-optical extension's and its users'
+    "coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05", "rededge2": "B06", "rededge3": "B07",
+    "nir": "B08", "nir08": "B8A", "nir09": "B09", "cirrus": "B10", "swir16": "B11", "swir22": "B12",
+}
+
+
+@dataclass(frozen=True)
+class BandFile:
+    """One band: which one of which raster, counted from 1."""
+
+    raster: Raster
+    index: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The rows of an input whose bands are all there, and where each band is."""
+
+    rows: tuple[Modality, ...]
+    bands: Mapping[str, BandFile]
+
+    @property
+    def first(self) -> Raster:
+        return self.bands[self.rows[0].bands[0]].raster
+
+
+def find_bands(asked: str, path: Path, table: Table, listed: Sequence[str] = ()) -> Found:
+    """Where the bands of a product or row are, in one stacked file or a folder of files; ValueError if one is missing or ambiguous."""
+    rows = tuple(table[name] for name in table.select(asked))
+    if not all(row.is_image for row in rows):
+        raise ValueError(f"{asked}: is not read from a file; state it with --{rows[0].name}")
+    product = rows[0].product
+    if path.is_dir():
+        if listed:
+            raise ValueError(f"{path}: bands= names the bands of one file, and this is a folder; give the file instead")
+        candidates = in_folder(path, product, table)
+    else:
+        raster = describe(path)
+        candidates = in_file(raster, product, table, listed)
+    return complete(asked, path, rows, candidates)
+
+
+def complete(asked: str, path: Path, rows: tuple[Modality, ...], candidates: Mapping[str, list[BandFile]]) -> Found:
+    """One file for every band of the rows, or ValueError with the way out."""
+    missing = [band for row in rows for band in row.bands if band not in candidates]
+    if missing:
+        there = [row.name for row in rows if not set(row.bands) & set(missing)]
+        have = ", ".join(candidates) or "none that is recognised"
+        way_out = (f"give only the rows that are complete, such as {there[0]}={path.name}" if there
+                   else "name the file's bands with bands=NAME:NAME:... or add the missing ones")
+        raise ValueError(f"{path}: {asked} needs the bands {', '.join(missing)} too, and there are {have}; {way_out}")
+    bands = {band: best(path, band, row, candidates[band]) for row in rows for band in row.bands}
+    return Found(rows, bands)
+
+
+def best(path: Path, band: str, row: Modality, found: Sequence[BandFile]) -> BandFile:
+    """Of several files with one band, that of the row's own pixel size, else the finest; ValueError if two are equally good."""
+    if len(found) == 1:
+        return found[0]
+    ranked = sorted(found, key=lambda one: rank(one, row))
+    if rank(ranked[0], row) == rank(ranked[1], row):
+        names = " and ".join(f"{one.raster.path.name} (band {one.index})" for one in ranked[:2])
+        raise ValueError(f"{path}: {band} is in both {names}; leave only one of them, or name the bands with bands=NAME:NAME:...")
+    return ranked[0]
+
+
+def rank(one: BandFile, row: Modality) -> tuple[bool, float]:
+    size = round(max(one.raster.pixel_size), 6)
+    return size != row.resolution, size
+
+
+# --- a stacked file -----------------------------------------------------------------------------------------------------------------
+
+def in_file(raster: Raster, product: str, table: Table, listed: Sequence[str]) -> dict[str, list[BandFile]]:
+    """Band name -> where it may be in one file."""
+    wanted = bands_of(product, table)
+    if listed:
+        return by_list(raster, wanted, listed)
+    named = gathered((name_in(description or "", wanted), BandFile(raster, k)) for k, description in enumerate(raster.descriptions, 1))
+    if named:
+        return named
+    if len(wanted) == 1 and raster.count == 1:
+        return {wanted[0]: [BandFile(raster, 1)]}
+    order = USUAL_ORDER.get(product, wanted)
+    if raster.count == len(order) and len(order) > 1:
+        return {band: [BandFile(raster, k)] for k, band in enumerate(order, 1)}
+    in_name = name_in(raster.path.stem, wanted) if raster.count == 1 else None
+    if in_name:
+        return {in_name: [BandFile(raster, 1)]}
+    without = " (is B10 missing? then give rows, such as s2l1c_10m)" if product == "S2L1C" and raster.count == len(order) - 1 else ""
+    raise ValueError(f"{raster.path}: has {raster.count} {'band' if raster.count == 1 else 'bands'} without recognised names, and {product} "
+                     f"without names is {len(order)} ({':'.join(order)}){without}; name them in the file's order with bands=NAME:NAME:...")
+
+
+def by_list(raster: Raster, wanted: Sequence[str], listed: Sequence[str]) -> dict[str, list[BandFile]]:
+    if len(listed) != raster.count:
+        raise ValueError(f"{raster.path}: bands= names {len(listed)} bands and the file has {raster.count}; name each in the file's order, "
+                         f"with any other word for one that is not needed")
+    return gathered((name_in(word, wanted), BandFile(raster, k)) for k, word in enumerate(listed, 1))
+
+
+def gathered(pairs: Iterable[tuple[str | None, BandFile]]) -> dict[str, list[BandFile]]:
+    found: dict[str, list[BandFile]] = {}
+    for name, band in pairs:
+        if name is not None:
+            found.setdefault(name, []).append(band)
+    return found
+
+
+def bands_of(product: str, table: Table) -> tuple[str, ...]:
+    return tuple(band for row in table.rows if row.product == product for band in row.bands)
+
+
+def name_in(text: str, wanted: Sequence[str]) -> str | None:
+    """The band that a description or a file's stem names, None if none of those wanted; the last that it names counts."""
+    words = [text.strip().lower(), *re.split(r"[^a-z0-9]+", text.lower())]
+    for band in wanted:
+        if text.strip().lower() == band.lower():
+            return band
+    numbered = [f"B{int(digits):02d}" if not letter else f"B{int(digits)}A" for digits, letter in S2_NAME.findall(text.replace("_", " "))]
+    polarised = [name.lower() for name in S1_NAME.findall(text.replace("_", " "))]
+    common = [COMMON_NAMES[word] for word in words if word in COMMON_NAMES]
+    return next((name for name in reversed([*common, *numbered, *polarised]) if name in wanted), None)
+
+
+# --- a folder -----------------------------------------------------------------------------------------------------------------------
+
+def in_folder(path: Path, product: str, table: Table) -> dict[str, list[BandFile]]:
+    """Band name -> the files of a folder that hold it. Files that begin with another product's name are another product's."""
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    own = [file for file in files if starts_with(file, product)] or [
+        file for file in files if not any(starts_with(file, other) for other in table.products if other != product)]
+    wanted = bands_of(product, table)
+    if not own:
+        raise ValueError(f"{path}: holds no GeoTIFF or JPEG 2000 of {product}; give a file, or a folder of one file a band")
+    found: dict[str, list[BandFile]] = {}
+    for file in own:
+        for band, places in in_member(file, wanted, alone=len(own) == 1).items():
+            found.setdefault(band, []).extend(places)
+    return found
+
+
+def in_member(file: Path, wanted: Sequence[str], alone: bool) -> dict[str, list[BandFile]]:
+    raster = describe(file)
+    named = gathered((name_in(description or "", wanted), BandFile(raster, k)) for k, description in enumerate(raster.descriptions, 1))
+    if named or raster.count != 1:
+        return named
+    name = name_in(file.stem, wanted) or next((band for band in wanted if starts_with(file, band)), None)
+    if name is None and alone and len(wanted) == 1:
+        name = wanted[0]
+    return {name: [BandFile(raster, 1)]} if name else {}
+
+
+def starts_with(file: Path, word: str) -> bool:
+    return re.match(re.escape(word) + r"(?![A-Za-z0-9])", file.stem, re.IGNORECASE) is not None

@@ -1,0 +1,237 @@
+"""From noise to latents and back: the schedule, what training minimises, and the solvers that draw. No Earth in it.
+
+Time t runs over the training steps, 0 (clean) to 1000 (noise), and may be a fraction. Every set of latents is a mapping of rows, each
+row a tensor [B, ...]; the rows that are drawn share one time, the others stand at their own. The letters are those of DPM-Solver++
+(arXiv 2211.01095): x_t = alpha x_0 + sigma eps, lam = log(alpha / sigma), D = the predicted x_0, h = a step in lam.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+Latents = Mapping[str, Tensor]
+Backbone = Callable[[dict[str, Tensor], dict[str, Tensor]], Latents]     # latents, times [B] in 0..1000 -> predicted noise
+Denoiser = Callable[[Latents, float], dict[str, Tensor]]                 # x_t, t -> predicted x_0
+Progress = Callable[[int, int], object]                                  # calls done, calls in all
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How much signal is left at time t: betas whose roots are evenly spaced, and log alpha linear between the steps.
+
+    The released weights were trained and drawn with it; below step 1 and above the last it goes on along its outermost segments.
+    """
+
+    steps: int = 1000
+    first: float = 0.00085                       # beta of step 1
+    last: float = 0.0120                         # beta of step `steps`
+
+    @cached_property
+    def knots(self) -> list[float]:
+        """log alpha after steps 1, 2, ...: half the sum of log(1 - beta)."""
+        roots = torch.linspace(self.first**0.5, self.last**0.5, self.steps, dtype=torch.float64)
+        return (torch.log1p(-(roots**2)).cumsum(0) / 2).tolist()
+
+    def log_alpha(self, t: float) -> float:
+        n = min(max(math.floor(t), 1), self.steps - 1)
+        left, right = self.knots[n - 1 : n + 1]
+        return left + (t - n) * (right - left)
+
+    def alpha_sigma(self, t: float) -> tuple[float, float]:
+        log_alpha = self.log_alpha(t)
+        return math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha))
+
+    def lam(self, t: float) -> float:
+        """Half the log of the signal-to-noise ratio; falls as t grows."""
+        log_alpha = self.log_alpha(t)
+        return log_alpha - 0.5 * math.log(-math.expm1(2 * log_alpha))
+
+    def time_of(self, lam: float) -> float:
+        """The inverse of `lam`."""
+        log_alpha = -0.5 * (math.log1p(math.exp(-2 * abs(lam))) + max(-2 * lam, 0.0))
+        n = min(max(bisect_left(self.knots, -log_alpha, key=lambda knot: -knot), 1), self.steps - 1)
+        left, right = self.knots[n - 1 : n + 1]
+        return n + (log_alpha - left) / (right - left)
+
+
+SCHEDULE = Schedule()
+
+
+# Training
+
+
+def draw_times(rows: Iterable[str], batch: int, generator: torch.Generator | None = None,
+               schedule: Schedule = SCHEDULE) -> dict[str, Tensor]:
+    """A training step for every row and sample, each its own: int64 [batch], evenly from 1 to the last."""
+    return {row: torch.randint(1, schedule.steps + 1, (batch,), generator=generator) for row in rows}
+
+
+def noised(x0: Latents, eps: Latents, n: Mapping[str, Tensor], schedule: Schedule = SCHEDULE) -> dict[str, Tensor]:
+    """x_n = alpha_n x_0 + sigma_n eps, every row at its own integer steps n [B]; n = 0 leaves it clean."""
+    log_alpha = torch.tensor([0.0, *schedule.knots], dtype=torch.float64)
+    alpha, sigma = log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt()
+
+    def at(coefficients: Tensor, n: Tensor, x: Tensor) -> Tensor:
+        return coefficients.to(x.device)[n].to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+
+    return {row: at(alpha, n[row], x) * x + at(sigma, n[row], x) * eps[row] for row, x in x0.items()}
+
+
+def loss(predicted: Latents, eps: Latents) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean squared error of the noise, summed over the rows unweighted: [B]; and row by row, each [B]."""
+    rows = {row: (predicted[row].to(e.dtype) - e).square().flatten(1).mean(1) for row, e in eps.items()}
+    return torch.stack(list(rows.values())).sum(0), rows
+
+
+# Drawing
+
+
+@torch.no_grad()
+def sample(backbone: Backbone, noise: Latents, given: Latents, solver: str = "published", steps: int = 50, *,
+           absent: Latents | None = None, denoise: bool | None = None, schedule: Schedule = SCHEDULE,
+           progress: Progress | None = None) -> dict[str, Tensor]:
+    """Latents of exactly the rows in `noise`, drawn from it given the others.
+
+    noise: row -> standard normal [B, ...]; its dtype is the solver's (float32 at least), whatever the backbone returns.
+    given: row -> clean latents [B, ...], shown at time 0 at every call.
+    absent: row -> one fixed noise [B, ...], shown at the last time: rows neither given nor drawn.
+    steps: the network calls, all of them: a last denoising is one of them.
+    denoise: end on the predicted x_0 rather than at t = 1, where a little noise is left; None is the solver's own habit.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"no solver is called {solver!r}; there are: {', '.join(SOLVERS)}")
+    if steps < 1:
+        raise ValueError(f"steps = {steps}: a solver calls the network at least once, so steps is 1 or more")
+    absent = absent or {}
+    for a, b, said in (given, noise, "given and drawn"), (given, absent, "given and absent"), (absent, noise, "absent and drawn"):
+        if both := a.keys() & b.keys():
+            raise ValueError(f"{', '.join(sorted(both))}: both {said}; a row is one of the two")
+    batches = {row: len(x) for part in (noise, given, absent) for row, x in part.items()}
+    if len(set(batches.values())) > 1:
+        raise ValueError(f"every row needs the same number of samples, got {batches}")
+    method = SOLVERS[solver]
+    x = {row: z.to(torch.promote_types(z.dtype, torch.float32)) for row, z in noise.items()}
+    denoiser = joint_denoiser(counted(backbone, steps, progress), given, absent, schedule)
+    return method.solve(denoiser, x, schedule, steps, method.denoises if denoise is None else denoise)
+
+
+def joint_denoiser(backbone: Backbone, given: Latents, absent: Latents, schedule: Schedule = SCHEDULE) -> Denoiser:
+    """x_t of the rows drawn -> their x_0; the given stand clean at time 0, the absent are noise at the last time."""
+
+    def denoise(x: Latents, t: float) -> dict[str, Tensor]:
+        alpha, sigma = schedule.alpha_sigma(t)
+        like = next(iter(x.values()))
+        at = {**dict.fromkeys(given, 0.0), **dict.fromkeys(absent, float(schedule.steps)), **dict.fromkeys(x, t)}
+        eps = backbone({**given, **absent, **x}, {row: like.new_full(like.shape[:1], time) for row, time in at.items()})
+        return {row: (x[row] - sigma * eps[row].to(x[row].dtype)) / alpha for row in x}
+
+    return denoise
+
+
+def counted(backbone: Backbone, total: int, progress: Progress | None) -> Backbone:
+    if progress is None:
+        return backbone
+    done = 0
+
+    def call(latents: dict[str, Tensor], times: dict[str, Tensor]) -> Latents:
+        nonlocal done
+        eps = backbone(latents, times)
+        done += 1
+        progress(done, total)
+        return eps
+
+    return call
+
+
+def mix(*terms: tuple[float, Latents]) -> dict[str, Tensor]:
+    """A linear combination of latents, row by row: all that a solver ever does between two calls."""
+    return {row: torch.stack([c * z[row] for c, z in terms]).sum(0) if len(terms) > 9 else _sum(c * z[row] for c, z in terms)
+            for row in terms[0][1]}
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    first, *rest = tensors
+    for tensor in rest:
+        first = first + tensor
+    return first
+
+
+# Solvers: (denoiser, x at t = 1000, schedule, network calls, end on a denoising) -> x
+
+
+def published(D: Denoiser, x: Latents, schedule: Schedule, calls: int, denoise: bool) -> dict[str, Tensor]:
+    """DPM-Solver++ third-order singlestep "fast" on a uniform time grid: the released models' own."""
+    calls -= denoise
+    t = [schedule.steps + i * (1 - schedule.steps) / calls for i in range(calls)] + [1.0] if calls else [schedule.steps]
+    i = 0
+    for order in singlestep_orders(calls):
+        x = singlestep(D, x, t[i : i + order + 1], schedule)
+        i += order
+    return D(x, t[-1]) if denoise else dict(x)
+
+
+def singlestep_orders(calls: int) -> list[int]:
+    """Steps of order 3, and at the end what is left over; of `calls` network calls in all."""
+    threes, left = divmod(calls, 3)
+    return [3] * (threes - 1) + [2, 1] if left == 0 and calls else [3] * threes + [left] if calls else []
+
+
+def singlestep(D: Denoiser, x: Latents, t: Sequence[float], schedule: Schedule) -> dict[str, Tensor]:
+    """One step of order 1, 2 or 3 from t[0] to t[-1], its inner nodes the times between (DPM-Solver++ section 4, algorithm 1)."""
+    lam = [schedule.lam(time) for time in t]
+    (alpha, sigma), order, h = zip(*map(schedule.alpha_sigma, t), strict=True), len(t) - 1, lam[-1] - lam[0]
+    D0 = D(x, t[0])
+    if order == 1:
+        return mix((sigma[1] / sigma[0], x), (-alpha[1] * math.expm1(-h), D0))
+    r1 = (lam[1] - lam[0]) / h
+    x1 = mix((sigma[1] / sigma[0], x), (-alpha[1] * math.expm1(-r1 * h), D0))
+    D1 = D(x1, t[1])
+    phi1 = math.expm1(-h)
+    if order == 2:
+        c = -alpha[2] * phi1 * 0.5 / r1
+        return mix((sigma[2] / sigma[0], x), (-alpha[2] * phi1 - c, D0), (c, D1))
+    r2 = (lam[2] - lam[0]) / h
+    c = alpha[2] * r2 / r1 * (math.expm1(-r2 * h) / (r2 * h) + 1)
+    x2 = mix((sigma[2] / sigma[0], x), (-alpha[2] * math.expm1(-r2 * h) - c, D0), (c, D1))
+    D2 = D(x2, t[2])
+    c = alpha[3] / r2 * (phi1 / h + 1)
+    return mix((sigma[3] / sigma[0], x), (-alpha[3] * phi1 - c, D0), (c, D2))
+
+
+def default(D: Denoiser, x: Latents, schedule: Schedule, calls: int, denoise: bool) -> dict[str, Tensor]:
+    """DPM-Solver++(2M): second-order multistep on a uniform grid of log-SNR, ended by a denoising."""
+    calls -= denoise
+    start, end = schedule.lam(schedule.steps), schedule.lam(1)
+    lam = [start + i * (end - start) / max(calls, 1) for i in range(calls + 1)]
+    t = [schedule.steps, *(schedule.time_of(value) for value in lam[1:-1]), 1.0][: calls + 1]
+    before: Latents | None = None
+    for i in range(calls):
+        (_, sigma_s), (alpha, sigma), h = schedule.alpha_sigma(t[i]), schedule.alpha_sigma(t[i + 1]), lam[i + 1] - lam[i]
+        D0 = D(x, t[i])
+        c = 0.0 if before is None else 0.5 * h / (lam[i] - lam[i - 1])
+        guess = mix((1 + c, D0), (-c, before)) if before is not None else D0
+        x = mix((sigma / sigma_s, x), (-alpha * math.expm1(-h), guess))
+        before = D0
+    return D(x, t[-1]) if denoise else dict(x)
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A way from noise to latents, and whether it ends on a denoising unless told otherwise."""
+
+    solve: Callable[[Denoiser, Latents, Schedule, int, bool], dict[str, Tensor]]
+    denoises: bool
+
+    @property
+    def doc(self) -> str:
+        return (self.solve.__doc__ or "").splitlines()[0]
+
+
+SOLVERS = {"published": Solver(published, denoises=False), "default": Solver(default, denoises=True)}

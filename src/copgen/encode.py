@@ -1,0 +1,38 @@
+"""Layers to moments: the training set of the backbone, encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from copgen.codec import KLCodec
+from copgen.modalities import Table
+from copgen.shards import Shards, write_shards
+from copgen.sources import Source
+from copgen.store import sha256
+
+
+def encode(source: Source, codecs: Mapping[str, KLCodec], table: Table, folder: Path, *, per_shard: int = 256,
+           codec_folder: Path | None = None, progress: Callable[[int, int], object] | None = None) -> Shards:
+    """Write moments of all samples as shards (float16; place and date as their float32 vectors); shards that exist are kept."""
+    used = {row: sha256(codec_folder / row / "codec.safetensors") for row in codecs} if codec_folder else {}
+    meta = {"kind": "moments", "source": source.name, "rows": list(table.names), "patch": table.patch, "codecs": used}
+    return write_shards(folder, len(source), lambda numbers: moments_of(source, codecs, table, numbers), per_shard=per_shard,
+                        meta=meta, progress=progress)
+
+
+@torch.no_grad()
+def moments_of(source: Source, codecs: Mapping[str, KLCodec], table: Table, numbers: range, batch: int = 16) -> dict[str, NDArray[Any]]:
+    layers = source.layers(table.names, list(numbers))
+    out: dict[str, NDArray[Any]] = {}
+    for row, values in layers.items():
+        parts = [table[row].scale.to_model(part) for part in np.array_split(values, max(len(values) // batch, 1))]
+        if row in codecs:
+            parts = [codecs[row].moments(torch.from_numpy(part)).half().numpy() for part in parts]
+        out[row] = np.concatenate(parts)
+    return out

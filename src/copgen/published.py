@@ -1,0 +1,245 @@
+"""The one door to the released weights: their names, orders, key maps and scale factors.
+
+Facts are those of the published files (arXiv 2603.03239; 500,000 steps, EMA). Everything here gives our own modules back: a U-ViT
+keyed by row name, KL codecs with their scaling factor.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from copgen.backbone import BackboneConfig, UViT
+from copgen.codec import CodecConfig, KLCodec
+from copgen.modalities import TABLE, Table
+from copgen.store import BACKBONE, fill, record_of, save_codec, save_record, save_weights, sha256
+
+KEYS = {row.name: row.released_as for row in TABLE.rows}
+
+# The network numbers its modalities in the ASCII order of their keys (its configuration sorts them), not in the order written there.
+ORDER = tuple(sorted(KEYS, key=lambda row: KEYS[row]))
+
+SCALING_FACTORS = {
+    "dem": 0.404247, "lulc": 0.464794, "s1rtc": 0.633804, "cloud_mask": 0.557045,
+    "s2l1c_60m": 0.565812, "s2l1c_10m": 0.772514, "s2l1c_20m": 0.765817,
+    "s2l2a_60m": 0.571367, "s2l2a_10m": 0.853416, "s2l2a_20m": 0.567267,
+}
+VAE_FOLDERS = {
+    "dem": "DEM_64x64_DEM_latent_8", "lulc": "LULC_192x192_LULC_latent_8", "s1rtc": "S1RTC_192x192_VV_VH_latent_8",
+    "s2l1c_60m": "S2L1C_32x32_B1_9_10_latent_8", "s2l1c_10m": "S2L1C_192x192_B4_3_2_8_latent_8",
+    "s2l1c_20m": "S2L1C_96x96_B5_6_7_8A_11_12_latent_8", "cloud_mask": "S2L1C_192x192_cloud_mask_latent_8",
+    "s2l2a_60m": "S2L2A_32x32_B1_9_latent_8", "s2l2a_10m": "S2L2A_192x192_B4_3_2_8_latent_8",
+    "s2l2a_20m": "S2L2A_96x96_B5_6_7_8A_11_12_latent_8",
+}
+VAE_REPOSITORY = "mespinosami/copgen-vaes"
+VAE_FILES = ("model-50-ema.pth", "model-50.pt")  # converted, or the raw training checkpoint
+LICENCE = "see the model's page on the Hugging Face hub"
+SOLVER = {"solver": "published", "steps": 50}    # what the authors' own code draws with
+
+
+@dataclass(frozen=True)
+class Released:
+    """A released backbone: where it is, and the sizes it must have."""
+
+    repository: str
+    file: str
+    config: BackboneConfig
+    parameters: int
+    revision: str = "main"
+
+
+MODELS = {
+    "copgen-base": Released("mespinosami/copgen-base", "500000_nnet_ema.pth", BackboneConfig(1024, 20, 16), 286_986_562),
+    "copgen-large": Released("mespinosami/copgen-large", "500000_nnet_ema.pth", BackboneConfig(1152, 28, 16), 501_092_674),
+    "copgen-huge": Released("mespinosami/copgen-huge", "500000_nnet_ema.pth", BackboneConfig(1536, 30, 24), 951_274_306),
+}
+VAE_PARAMETERS = 837_121_850                     # all ten
+
+
+# Weights in memory
+
+
+def backbone(state_dict: Mapping[str, Tensor], heads: int = 16) -> UViT:
+    """Our backbone filled strictly with released weights; width and depth are read off the tensors.
+
+    Raises ValueError for weights that are not a COP-GEN backbone's.
+    """
+    weights, table = dict(state_dict), TABLE
+    for key in ("pos_embed", "norm.weight", "patch_embeds.0.proj.weight"):
+        if key not in weights:
+            raise ValueError(f"no tensor {key!r}: these are not the weights of a COP-GEN backbone")
+    length, width = weights["pos_embed"].shape[-2:]
+    if length != table.sequence_length:
+        raise ValueError(f"pos_embed has {length} tokens, COP-GEN's twelve modalities have {table.sequence_length}")
+    halves = {int(match[1]) for key in weights if (match := re.match(r"in_blocks\.(\d+)\.", key))}
+    with torch.device("meta"):
+        network = UViT(table, BackboneConfig(width, 2 * len(halves), heads))
+    fill(network, dict(renamed(weights, table)), "released backbone")
+    return network.eval()
+
+
+def renamed(weights: Mapping[str, Tensor], table: Table) -> Iterator[tuple[str, Tensor]]:
+    """Released keys, numbered, to ours, named; the position table is cut into each row's own."""
+    for key, tensor in weights.items():
+        if match := re.fullmatch(r"patch_embeds\.(\d+)\.proj\.(weight|bias)", key):
+            yield f"embed.{ORDER[int(match[1])]}.{match[2]}", tensor
+        elif match := re.fullmatch(r"decoder_preds\.(\d+)\.(weight|bias)", key):
+            yield f"head.{ORDER[int(match[1])]}.{match[2]}", tensor
+        elif key != "pos_embed":
+            yield key, tensor
+    positions = weights["pos_embed"].reshape(table.sequence_length, -1)            # all time tokens, then each modality's patches
+    clocks, patches = positions[: len(ORDER)], positions[len(ORDER) :].split([table.tokens(row) for row in ORDER])
+    for i, row in enumerate(ORDER):
+        yield f"position.{row}", torch.cat([clocks[i : i + 1], patches[i]])
+
+
+def codec(state_dict: Mapping[str, Tensor], row: str, scaling_factor: float | None = None) -> KLCodec:
+    """One row's released VAE, filled strictly: converted weights or a raw training checkpoint; sizes are read off the tensors.
+
+    Raises ValueError for weights that are not such a VAE's, or another row's.
+    """
+    (row,) = TABLE.select(row)
+    weights = inference_weights(state_dict)
+    for key in ("encoder.conv_in.weight", "encoder.conv_out.weight", "quant_conv.weight"):
+        if key not in weights:
+            raise ValueError(f"{row}: no tensor {key!r}: these are not the weights of a COP-GEN VAE")
+    width, channels = weights["encoder.conv_in.weight"].shape[:2]
+    if channels != TABLE[row].channels:
+        raise ValueError(f"{row}: these weights have {channels} channels, the row has {TABLE[row].channels}; they are another row's")
+    levels = sorted({int(match[1]) for key in weights if (match := re.match(r"encoder\.down\.(\d+)\.block\.0\.conv1\.weight", key))})
+    multipliers = tuple(len(weights[f"encoder.down.{level}.block.0.conv1.weight"]) // width for level in levels)
+    blocks = len([key for key in weights if re.fullmatch(r"encoder\.down\.0\.block\.\d+\.conv1\.weight", key)])
+    config = CodecConfig(channels, len(weights["encoder.conv_out.weight"]) // 2, width, multipliers, blocks)
+    with torch.device("meta"):
+        network = KLCodec(config, SCALING_FACTORS[row] if scaling_factor is None else scaling_factor)
+    fill(network, weights, f"released VAE of {row}")
+    return network.eval()
+
+
+def inference_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The averaged autoencoder of a raw training checkpoint; converted weights come back as they are."""
+    nested = state_dict.get("ema")
+    if not isinstance(nested, Mapping):
+        return dict(state_dict)
+    averaged = {key.removeprefix("ema_model."): tensor for key, tensor in nested.items() if key.startswith("ema_model.")}
+    return {key: tensor for key, tensor in averaged.items() if not key.startswith("loss.")}
+
+
+# Files
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .pth file. Nothing in it is run: a file with anything but tensors and plain values is refused."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file") from None
+    except Exception as error:                   # torch raises many types here; which one is no help to the user
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: refused, not a file of plain tensors ({reason}); get the released file again") from error
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ValueError(f"{path}: expected a table of named tensors, got {type(state).__name__}")
+    return state
+
+
+def convert(backbone_file: Path, vae_folder: Path, out: Path, *, name: str | None = None, heads: int | None = None,
+            notes: Mapping[str, object] | None = None) -> Path:
+    """Released files to a model folder of ours, which appears whole or not at all.
+
+    backbone_file: `..._nnet_ema.pth`. vae_folder: holds the ten VAEs' folders as released. heads: only for sizes that were never
+    released; base, large and huge are recognised. Raises ValueError for files that are missing or do not fit.
+    """
+    if out.exists():
+        raise ValueError(f"{out}: exists already; choose another folder or remove it")
+    vaes = {row: find_vae(vae_folder, row) for row in VAE_FOLDERS}
+    weights = read_weights(backbone_file)
+    known, config_heads = recognise(weights)
+    network = backbone(weights, heads or config_heads)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        save_weights(network.state_dict(), part / BACKBONE, torch.float32)
+        for row, path in vaes.items():
+            save_codec(codec(read_weights(path), row), part / "vae" / row)
+        sources = {path.name if row == "backbone" else f"{VAE_FOLDERS[row]}/{path.name}": sha256(path)
+                   for row, path in {"backbone": backbone_file, **vaes}.items()}
+        record = record_of(name or known or out.name, LICENCE, TABLE, network.config, {row: row for row in vaes},
+                           notes={"converted from": sources, **(notes or {})})
+        save_record(record, part)
+        part.chmod(0o755)
+        part.rename(out)
+    except OSError as error:
+        raise ValueError(f"{out}: could not be written ({error.strerror or error}); nothing was left behind") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return out
+
+
+def recognise(weights: Mapping[str, Tensor]) -> tuple[str | None, int]:
+    """The released name and the heads of weights of a released width; 16 heads for others."""
+    width = weights["pos_embed"].shape[-1] if isinstance(weights.get("pos_embed"), Tensor) else None
+    for name, released in MODELS.items():
+        if released.config.width == width:
+            return name, released.config.heads
+    return None, 16
+
+
+def find_vae(folder: Path, row: str) -> Path:
+    """The weight file of a row under a folder laid out as released; ValueError that says which file goes where."""
+    candidates = [folder / VAE_FOLDERS[row] / file for file in VAE_FILES]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise ValueError(f"{candidates[0]}: there is no such file (nor {VAE_FILES[1]} beside it); the ten VAEs are those of {VAE_REPOSITORY}")
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: COPGEN_CACHE, else ~/.cache/copgen."""
+    return Path(os.environ.get("COPGEN_CACHE") or Path.home() / ".cache" / "copgen")
+
+
+def fetch(name: str, *, endpoint: str | None = None) -> Path:
+    """The folder of a released model: fetched from the hub and converted on first use, then read from the cache.
+
+    Raises ValueError that says which files to put where when the hub cannot be reached.
+    """
+    folder = cache_folder() / name
+    if (folder / "copgen.json").is_file():
+        return folder
+    released = MODELS[name]
+    try:
+        from huggingface_hub import HfApi, hf_hub_download
+
+        revisions = {repository: HfApi(endpoint=endpoint).model_info(repository, revision=revision).sha
+                     for repository, revision in ((released.repository, released.revision), (VAE_REPOSITORY, "main"))}
+        weights = Path(hf_hub_download(released.repository, released.file, revision=revisions[released.repository], endpoint=endpoint))
+        for row in VAE_FOLDERS:
+            vae = Path(hf_hub_download(VAE_REPOSITORY, f"{VAE_FOLDERS[row]}/{VAE_FILES[0]}", revision=revisions[VAE_REPOSITORY],
+                                       endpoint=endpoint))
+    except Exception as error:                   # no network, a proxy, a renamed repository: the way out is the same
+        raise ValueError(by_hand(name, released, folder, error)) from error
+    return convert(weights, vae.parent.parent, folder, name=name, notes={"revisions": revisions})
+
+
+def by_hand(name: str, released: Released, folder: Path, error: Exception) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (f"{name}: could not be fetched from the hub ({reason}). Without a network, put {released.file} of {released.repository} and the "
+            f"folders {', '.join(sorted(VAE_FOLDERS.values()))} of {VAE_REPOSITORY}, each with its {VAE_FILES[0]}, on this machine and run: "
+            f"copgen convert --backbone {released.file} --vaes FOLDER --out {folder}")
+
+
+
+
+def place_as_published(vector: Tensor) -> tuple[float, float]:
+    """Latitude and longitude of a generated vector [3] the authors' way, for comparisons: not brought to length 1 first, z clipped."""
+    x, y, z = (float(value) for value in vector)
+    return math.degrees(math.asin(min(max(z, -1.0), 1.0))), math.degrees(math.atan2(y, x))

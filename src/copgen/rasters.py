@@ -1,0 +1,153 @@
+"""What is in a raster file? Its grid, bands, names and tags, and a window of its values with what is missing marked."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+DRIVERS = ["GTiff", "JP2OpenJPEG"]               # no virtual formats: an input must not point to other files or the network
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MISSING = (-32768.0, -32767.0, -9999.0)          # the usual numbers for no data, often left untagged
+LARGEST = 1e30                                   # beyond it lie only the float formats' own markers of no data
+MOST_PIXELS = 4096 * 4096                        # of one window
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where pixels lie: a CRS and the geotransform from (column, row) to it."""
+
+    crs: CRS
+    transform: Affine
+
+    @property
+    def is_axis_aligned(self) -> bool:
+        return self.transform.b == 0 and self.transform.d == 0
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A raster file's description; no pixels are held."""
+
+    path: Path
+    grid: Grid
+    width: int
+    height: int
+    count: int
+    descriptions: tuple[str | None, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)      # of the file and of its bands, in any namespace
+    nodata: tuple[float | None, ...] = ()
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+
+    @property
+    def pixel_size(self) -> tuple[float, float]:
+        """Width and height of a pixel in the units of the file's CRS."""
+        t = self.grid.transform
+        return math.hypot(t.a, t.d), math.hypot(t.b, t.e)
+
+
+def describe(path: Path) -> Raster:
+    """The file's description; ValueError if it is missing, no raster, damaged or without a place on Earth."""
+    with opened(path) as dataset:
+        if not dataset.count:
+            raise ValueError(f"{path}: holds no bands; give a GeoTIFF with pixels")
+        if dataset.crs is None or not dataset.crs.wkt:
+            raise ValueError(
+                f"{path}: has no coordinate reference system (CRS); assign the right one, such as with gdal_edit.py -a_srs EPSG:32630"
+            )
+        transform = dataset.transform
+        if transform == Affine.identity() or not math.isfinite(transform.determinant) or transform.determinant == 0:
+            raise ValueError(f"{path}: has no geotransform, so its pixels have no place on the ground; georeference it first")
+        if any("complex" in dtype for dtype in dataset.dtypes):
+            raise ValueError(f"{path}: holds complex numbers; give terrain-corrected power (RTC), not single-look complex data")
+        return Raster(
+            path, Grid(dataset.crs, transform), dataset.width, dataset.height, dataset.count, tuple(dataset.descriptions),
+            all_tags(dataset), tuple(dataset.nodatavals), tuple(dataset.scales), tuple(dataset.offsets),
+        )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The open dataset; whatever goes wrong in it, also later at reading, becomes a ValueError naming the file."""
+    if not path.is_file():
+        kind = "is a folder, and one file is needed here" if path.is_dir() else "there is no such file; check the path"
+        raise ValueError(f"{path}: {kind}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(path, driver=DRIVERS)
+    except (RasterioError, OSError) as error:
+        raise ValueError(damaged(path) if looks_like_tiff(path) else not_a_raster(path)) from error
+    with dataset:
+        try:
+            yield dataset
+        except (RasterioError, MemoryError) as error:
+            raise ValueError(damaged(path)) from error
+
+
+def looks_like_tiff(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in TIFF_MAGIC
+
+
+def damaged(path: Path) -> str:
+    return f"{path}: is truncated or damaged, its pixels could not be read; copy or download it again"
+
+
+def not_a_raster(path: Path) -> str:
+    return f"{path}: is not a raster that is read here (GeoTIFF or JPEG 2000); convert it, such as with gdal_translate"
+
+
+def all_tags(dataset: Any) -> dict[str, str]:
+    """The tags of the file and of every band, in every namespace but GDAL's own; the file's own win."""
+    found: dict[str, str] = {}
+    for band in range(dataset.count, -1, -1):    # 0 is the file itself
+        for space in [*dataset.tag_namespaces(band), None]:
+            if space not in ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS"):
+                found |= dataset.tags(band, ns=space) if space else dataset.tags(band)
+    return found
+
+
+def read_window(raster: Raster, indexes: Sequence[int], window: Window, *, classes: Sequence[int] | None = None,
+                scaled: bool = False) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Values [n, h, w] of some bands (counted from 1) and where all of them are valid [h, w].
+
+    Missing is what the file says (no-data tag, mask, alpha), what isn't finite, and the usual numbers for no data. For a class layer,
+    `classes` are its codes: a no-data tag that is one of them is a class. `scaled` applies the file's own scale and offset.
+    """
+    if window.width * window.height > MOST_PIXELS:
+        x, y = raster.pixel_size
+        raise ValueError(f"{raster.path}: its pixels ({x:g} x {y:g} in the CRS's unit) are too small for one square; "
+                         f"average it to 1 m a pixel or coarser first")
+    with opened(raster.path) as dataset:
+        stored = dataset.read(list(indexes), window=window)
+        masks = dataset.read_masks(list(indexes), window=window) > 0
+    values = stored.astype(np.float64)
+    for k, index in enumerate(indexes):
+        if classes is not None and raster.nodata[index - 1] in classes:
+            masks[k] = True
+    valid = masks & np.isfinite(values) & (np.abs(values) < LARGEST) & ~np.isin(values, MISSING)
+    if scaled:
+        scale, offset = (np.array([part[i - 1] for i in indexes])[:, None, None] for part in (raster.scales, raster.offsets))
+        values = values * scale + offset
+    return values, valid.all(axis=0)
+
+
+def sha256(path: Path) -> str:
+    """The file's hash, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,245 @@
+"""Which scene do these files show? Real rasters of one place, cut to the one square of ground that the model sees."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from copgen import squares
+from copgen.acquired import acquisition_day, carries_offset, scene_day
+from copgen.bandfiles import Found, find_bands
+from copgen.modalities import TABLE, Modality, Table
+from copgen.rasters import Grid, Raster, read_window, sha256
+from copgen.resampling import fill_nearest, resample
+from copgen.scene import Footprint, Scene, checked_date, checked_place, parse_date, parse_place
+from copgen.units import OFFSET_WAY_OUT, Quantity, check_options, offset_of, quantity_of
+
+OPTIONS = ("bands", "unit", "codes", "offset")
+MOST_FILLED = 0.05                               # the largest share of a layer that `fill` may make up
+
+Place = str | NDArray[Any] | Sequence[float] | None
+Date = str | datetime.date | np.datetime64 | NDArray[Any] | None
+
+
+class CopgenWarning(UserWarning):
+    """Something in the input is suspicious, but not wrong enough to stop."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a user gives: a product (or row, or released key), where its raster or folder is, and what is to be known about it."""
+
+    product: str
+    path: Path
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bands of one row that lie in one file, over the square and a little more."""
+
+    bands: tuple[str, ...]
+    raster: Raster
+    grid: Grid
+    values: NDArray[np.float64]                  # [n, h, w], as stored
+    inside: NDArray[np.bool_]                    # [h, w]: the pixels that the square touches
+
+
+def parse_input(text: str) -> Input:
+    """`PRODUCT=PATH[,key=value...]` -> Input; options are bands, unit, codes and offset. A path may hold commas and equals signs."""
+    product, equals, rest = text.partition("=")
+    if not (product.strip() and equals and rest.strip()):
+        raise ValueError(f"input {text!r}: expected PRODUCT=PATH[,key=value...], such as S2L2A=scene.tif or LULC=lulc.tif,codes=index")
+    options: dict[str, str] = {}
+    while not Path(rest).expanduser().exists():
+        found = re.fullmatch(r"(.+),\s*([A-Za-z][\w-]*)=([^,/\\]*)", rest)
+        if not found:
+            break
+        rest, key, value = found.group(1), found.group(2).lower(), found.group(3).strip()
+        if key not in OPTIONS:
+            raise ValueError(f"input {text!r}: no option is called {key!r}; there are {', '.join(OPTIONS)}")
+        if key in options or not value:
+            raise ValueError(f"input {text!r}: {key} is {'given twice' if key in options else 'empty'}; write {key}=VALUE once")
+        options[key] = value
+    return Input(product.strip(), Path(rest.strip()).expanduser(), dict(reversed(options.items())))
+
+
+def read_scene(
+    inputs: Sequence[Input], *, table: Table = TABLE, window: tuple[float, float] | None = None, place: Place = None, date: Date = None,
+    fill: bool = False, name: str | None = None,
+) -> Scene:
+    """The layers of the inputs over one square of ground, each on its own grid, with the place and the date where they can be found.
+
+    The scene's CRS is the first input's (its UTM zone if that one is geographic). The square is the middle of the first input, or at
+    `window` (easting, northing of its top left corner in the scene's CRS). `place` and `date` override what the files say; "none"
+    leaves them out. `fill` makes up to 5 % of missing pixels from the nearest. Warnings are CopgenWarning, and in the scene's notes.
+
+    Raises ValueError, in one sentence with the file and the way out, for whatever can't be read as what it is said to be.
+    """
+    plans = [(one, plan(one, table)) for one in inputs]
+    if not plans:
+        raise ValueError("no input is given; at least one raster is needed, such as --input S2L2A=scene.tif")
+    require_distinct(plans)
+    first = plans[0][1].first
+    crs = squares.scene_crs(first)
+    step = math.lcm(*(table[row].resolution or 1 for row in table.images))         # no native pixel of a stacked file is cut
+    square = squares.choose(first, crs, table.footprint, step, window)
+    warned: list[str] = []
+    filled: dict[str, Any] = {}
+    layers: dict[str, NDArray[Any]] = {}
+    for one, found in plans:
+        layers |= read_layers(one, found, square, fill, warned, filled)
+    when, days = date_layer(date, plans)
+    extra = {"place": place_layer(place, square), "date": when}
+    layers |= {key: value for key, value in extra.items() if value is not None and key in table.by_name}
+    for message in warned:
+        warnings.warn(message, CopgenWarning, stacklevel=2)
+    notes = {
+        "inputs": [provenance(one, found) for one, found in plans], "dates": days, "filled": filled, "warnings": warned,
+        "square": {"crs": squares.label(crs), "left": square.left, "top": square.top, "side": square.side},
+    }
+    ordered = {key: layers[key] for key in table.names if key in layers}
+    return Scene(ordered, square, name or plans[0][0].path.stem, table, notes)
+
+
+def plan(one: Input, table: Table) -> Found:
+    """Where the input's bands are, with its options checked, before any pixel is read."""
+    rows = [table[name] for name in table.select(one.product)]
+    unknown = [key for key in one.options if key not in OPTIONS]
+    if unknown:
+        raise ValueError(f"{one.product}: no option is called {unknown[0]!r}; there are {', '.join(OPTIONS)}")
+    if not rows:
+        raise ValueError(f"{one.product!r} names no product; there are {', '.join(table.products)}")
+    if rows[0].is_image:
+        check_options(one.product, rows, one.options)
+    listed = one.options["bands"].split(":") if "bands" in one.options else ()
+    return find_bands(one.product, one.path, table, listed)
+
+
+def require_distinct(plans: Sequence[tuple[Input, Found]]) -> None:
+    seen: dict[str, Path] = {}
+    for one, found in plans:
+        for row in found.rows:
+            if row.name in seen:
+                raise ValueError(f"{row.name} is given twice, by {seen[row.name]} and {one.path}; give each layer once")
+            seen[row.name] = one.path
+
+
+# --- the layers of one input --------------------------------------------------------------------------------------------------------
+
+def read_layers(one: Input, found: Found, square: Footprint, fill: bool, warned: list[str], filled: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """The input's layers on the square's grids. Missing data and units are settled on the file's own pixels, before any resampling."""
+    quantity = quantity_of(found.rows[0])
+    pieces = {row.name: [settled(piece, row, quantity, square, fill, filled) for piece in read_pieces(row, found, square)]
+              for row in found.rows}
+    samples = {band: piece.values[k][piece.inside] for parts in pieces.values() for piece in parts for k, band in enumerate(piece.bands)}
+    warned += quantity.check(str(one.path), samples, one.options) + name_warnings(one, found)
+    return {row.name: on_square(row, pieces[row.name], quantity, one.options, square) for row in found.rows}
+
+
+def read_pieces(row: Modality, found: Found, square: Footprint) -> list[Piece]:
+    """A row's bands as stored, file by file."""
+    files: dict[Path, list[str]] = {}
+    for band in row.bands:
+        files.setdefault(found.bands[band].raster.path, []).append(band)
+    pieces = []
+    for bands in files.values():
+        raster = found.bands[bands[0]].raster
+        squares.require_inside(raster, square)
+        window = squares.window_over(raster, square)
+        codes = row.legend.codes if row.legend else None
+        values, valid = read_window(raster, [found.bands[band].index for band in bands], window, classes=codes,
+                                    scaled=row.product in ("DEM", "S1RTC"))
+        grid = Grid(raster.grid.crs, raster.grid.transform * raster.grid.transform.translation(window.col_off, window.row_off))
+        inside = squares.touched(raster, square, window)
+        pieces.append(Piece(tuple(bands), raster, grid, np.where(valid, values, np.nan), inside))
+    return pieces
+
+
+def settled(piece: Piece, row: Modality, quantity: Quantity, square: Footprint, fill: bool, filled: dict[str, Any]) -> Piece:
+    """The piece with no value missing, or ValueError saying how much is missing and where. Outside the square, the nearest is taken."""
+    missing = (~np.isfinite(piece.values) | quantity.is_missing(piece.values)).any(axis=0)
+    bad = missing & piece.inside
+    share = float(bad.sum() / piece.inside.sum())
+    if bad.any():
+        where = squares.in_words(squares.bounds_of(bad, piece.grid, square.crs))
+        amount = f"{share:.2%}" if share >= 1e-4 else f"{bad.sum()} pixels"
+        if not fill or share > MOST_FILLED:
+            way_out = ("choose another square with --window EASTING,NORTHING" if share > MOST_FILLED else
+                       "choose another square with --window EASTING,NORTHING, or fill from the nearest pixels with --fill")
+            limit = f" (--fill makes up at most {MOST_FILLED:.0%})" if fill else ""
+            raise ValueError(f"{piece.raster.path}: {amount} of the square has no data in {', '.join(piece.bands)}, within {where}"
+                             f"{limit}; {way_out}")
+        filled.setdefault(row.name, []).append({"file": piece.raster.path.name, "bands": list(piece.bands), "share": share,
+                                                "pixels": int(bad.sum())})
+    values = fill_nearest(piece.values, ~missing) if missing.any() else piece.values
+    return Piece(piece.bands, piece.raster, piece.grid, values, piece.inside)
+
+
+def on_square(row: Modality, pieces: Iterable[Piece], quantity: Quantity, options: Mapping[str, str], square: Footprint) -> NDArray[Any]:
+    """One layer [bands, H, W] in the table's unit, on the row's own grid."""
+    assert row.resolution is not None
+    target = Grid(square.crs, square.transform(row.resolution))
+    side = round(square.side / row.resolution)
+    planes = {}
+    for piece in pieces:
+        values = resample(quantity.convert(piece.values, options), piece.grid, target, side, classes=row.legend is not None)
+        planes |= dict(zip(piece.bands, values, strict=True))
+    return np.stack([planes[band] for band in row.bands]).astype(np.uint8 if row.legend else np.float32)
+
+
+def name_warnings(one: Input, found: Found) -> list[str]:
+    """A product name of a late processing baseline, where no offset is stated."""
+    optical = found.rows[0].product in ("S2L1C", "S2L2A")
+    late = optical and any(carries_offset(file.raster.path, file.raster.tags) for file in found.bands.values())
+    if not late or offset_of(str(one.path), one.options):
+        return []
+    return [f"{one.path}: its product name is of processing baseline 04.00 or later, whose digital numbers carry an offset of 1000; "
+            f"{OFFSET_WAY_OUT}"]
+
+
+# --- place, date and provenance -----------------------------------------------------------------------------------------------------
+
+def place_layer(place: Place, square: Footprint) -> NDArray[np.float64] | None:
+    """Latitude and longitude: as stated, else the square's centre; None for "none"."""
+    if place is None:
+        return checked_place(np.array(square.centre))
+    if isinstance(place, str):
+        return None if place.strip().lower() == "none" else parse_place(place)
+    return checked_place(np.asarray(place, np.float64).reshape(2))
+
+
+def date_layer(date: Date, plans: Sequence[tuple[Input, Found]]) -> tuple[NDArray[np.datetime64] | None, dict[str, str]]:
+    """The day: as stated, else from the files; None for "none" or where no file says. And what the files said, by product."""
+    if date is not None:
+        if isinstance(date, str):
+            return (None if date.strip().lower() == "none" else parse_date(date.strip())), {}
+        return checked_date(np.asarray(date, "datetime64[D]").reshape(1)), {}
+    days = {}
+    for _, found in plans:
+        for row in found.rows:
+            file = found.bands[row.bands[0]].raster
+            day = acquisition_day(file.path, file.tags)
+            if day is not None:
+                days.setdefault(row.product, day)
+    when = scene_day(days.items())
+    return (None if when is None else np.array([when], "datetime64[D]")), {product: str(day) for product, day in days.items()}
+
+
+def provenance(one: Input, found: Found) -> dict[str, Any]:
+    """What is kept about an input: file names and hashes, the bands' places and the options."""
+    files = {file.raster.path: sha256(file.raster.path) for file in found.bands.values()}
+    return {
+        "product": one.product, "path": one.path.name, "rows": [row.name for row in found.rows],
+        "sha256": next(iter(files.values())) if len(files) == 1 else {path.name: digest for path, digest in files.items()},
+        "bands": {band: f"{file.raster.path.name}:{file.index}" for band, file in found.bands.items()}, "options": dict(one.options),
+    }

@@ -1,0 +1,94 @@
+"""Recipes: all that one model's training can vary, as one TOML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+from copgen.backbone import BackboneConfig
+from copgen.codec import CodecConfig
+from copgen.config import load
+from copgen.modalities import TABLE, Table
+from copgen.training import Optimisation
+
+STRICT: dict[str, str] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The table's numbers that a recipe may choose."""
+
+    __pydantic_config__: ClassVar = STRICT
+    footprint: int = TABLE.footprint
+    stride: int = TABLE.stride
+    patch: int = TABLE.patch
+    latent_channels: int = TABLE.latent_channels
+
+
+@dataclass(frozen=True)
+class CodecSizes:
+    """A CodecConfig less what the row settles: its channels and latent channels."""
+
+    __pydantic_config__: ClassVar = STRICT
+    width: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    blocks: int = 2
+    stem: int = 1
+    groups: int = 32
+    attention: bool = True
+
+
+@dataclass(frozen=True)
+class CodecTraining:
+    """The paper's section 3.2.1 (its perceptual and adversarial parts are not here yet)."""
+
+    __pydantic_config__: ClassVar = STRICT
+    how: Optimisation = field(default_factory=lambda: Optimisation(
+        steps=500_000, batch=16, learning_rate=5e-6, final_learning_rate=1e-6, decay_power=0.95, warm_up=0, weight_decay=0.01,
+        betas=(0.9, 0.999), clip=1.0, ema=0.995))
+    kl_weight: float = 1e-6
+
+
+@dataclass(frozen=True)
+class BackboneTraining:
+    """The paper's section 3.3; `clean_conditions` goes beyond it."""
+
+    __pydantic_config__: ClassVar = STRICT
+    how: Optimisation = field(default_factory=Optimisation)
+    clean_conditions: float = 0.0                # chance that a random set of a sample's rows is given clean, as in sampling
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One model: its table's geometry, its networks' sizes, and how each is trained."""
+
+    __pydantic_config__: ClassVar = STRICT
+    name: str
+    table: Geometry = field(default_factory=Geometry)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    codec: CodecSizes = field(default_factory=CodecSizes)
+    codec_of: Mapping[str, CodecSizes] = field(default_factory=dict)               # rows whose codec has other sizes
+    train_vae: CodecTraining = field(default_factory=CodecTraining)
+    train: BackboneTraining = field(default_factory=BackboneTraining)
+
+    @property
+    def modalities(self) -> Table:
+        g = self.table
+        return replace(TABLE, footprint=g.footprint, stride=g.stride, patch=g.patch, latent_channels=g.latent_channels)
+
+    def codec_config(self, row: str) -> CodecConfig:
+        """The sizes of one row's codec; ValueError where its stride is not the table's."""
+        sizes = self.codec_of.get(row, self.codec)
+        config = CodecConfig(self.modalities[row].channels, self.table.latent_channels, **vars(sizes))
+        if config.stride != self.table.stride:
+            raise ValueError(f"recipe {self.name}: the codec of {row} has stride {config.stride}, the table {self.table.stride}")
+        return config
+
+
+def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """A recipe from TOML; ValueError with file, key, value and rule."""
+    recipe = load(Recipe, path, overrides)
+    recipe.modalities.select(recipe.codec_of)    # refuses unknown rows
+    return recipe

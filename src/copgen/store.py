@@ -1,0 +1,164 @@
+"""Models on disk: a JSON of what they are beside safetensors; nothing that runs on load.
+
+A model folder holds `copgen.json` (format, name, licence, geometry, rows, backbone sizes, which codec each row uses),
+`backbone.safetensors` and, for every codec, `vae/<name>/codec.json` and `vae/<name>/codec.safetensors`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from copgen.backbone import BackboneConfig, UViT
+from copgen.codec import CodecConfig, KLCodec
+from copgen.config import dump, parse
+from copgen.modalities import TABLE, Modality, Table
+from copgen.shards import write_whole
+
+FORMAT = 1
+RECORD = "copgen.json"
+BACKBONE = "backbone.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What copgen.json says of a model."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    name: str
+    licence: str
+    footprint: int
+    stride: int
+    patch: int
+    latent_channels: int
+    rows: list[dict[str, Any]]
+    backbone: BackboneConfig
+    codecs: dict[str, str]                       # row -> the name of its codec's folder under vae/
+    format: int = FORMAT
+    steps: int | None = None                     # the network calls it asks for by default, with its default solver
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def table(self, source: str) -> Table:
+        """The table of this model; ValueError that names what differs from this version's rows."""
+        if self.format != FORMAT:
+            raise ValueError(f"{source}: format {self.format}, this version reads {FORMAT}; convert the model again or update copgen")
+        for row in self.rows:
+            name = str(row.get("name"))
+            if name not in TABLE.by_name:
+                raise ValueError(f"{source}: row {name!r} is not in this version's table ({', '.join(TABLE.names)})")
+            ours = describe(TABLE[name])
+            for key in sorted(ours.keys() | row.keys()):
+                if ours.get(key) != row.get(key):
+                    raise ValueError(f"{source}: row {name} has {key} = {row.get(key)!r}, this version's table {ours.get(key)!r}; "
+                                     "the model was made for another table")
+        table = TABLE.subset(str(row["name"]) for row in self.rows)
+        return replace(table, footprint=self.footprint, stride=self.stride, patch=self.patch, latent_channels=self.latent_channels)
+
+
+def describe(row: Modality) -> dict[str, Any]:
+    """A row as plain data: what a model was trained with, hence what must agree when it is loaded."""
+    scale = {"kind": type(row.scale).__name__, **asdict(row.scale)}  # type: ignore[call-overload]
+    plain: dict[str, Any] = json.loads(json.dumps({"name": row.name, "product": row.product, "bands": row.bands, "unit": row.unit,
+                                                   "resolution": row.resolution, "scale": scale}))
+    return plain
+
+
+def record_of(name: str, licence: str, table: Table, backbone: BackboneConfig, codecs: Mapping[str, str],
+              steps: int | None = None, notes: Mapping[str, Any] | None = None) -> ModelRecord:
+    return ModelRecord(name, licence, table.footprint, table.stride, table.patch, table.latent_channels,
+                       [describe(row) for row in table.rows], backbone, dict(codecs), steps=steps, notes=dict(notes or {}))
+
+
+def save_record(record: ModelRecord, folder: Path) -> None:
+    """copgen.json; written last, so that a folder without it is not a model yet."""
+    write_whole(folder / RECORD, (json.dumps(dump(record), indent=1) + "\n").encode())
+
+
+def load_record(folder: Path) -> ModelRecord:
+    record = parse(ModelRecord, read_json(folder / RECORD), str(folder / RECORD))
+    for row, codec in record.codecs.items():
+        if not codec.replace("_", "").replace("-", "").isalnum():                  # it becomes a path
+            raise ValueError(f"{folder / RECORD}: the codec of {row} is called {codec!r}; a plain name is needed")
+    return record
+
+
+def load_backbone(folder: Path, record: ModelRecord, table: Table, dtype: torch.dtype = torch.float32) -> UViT:
+    with torch.device("meta"):                   # no time is lost on random weights
+        backbone = UViT(table, record.backbone)
+    load_weights(backbone, folder / BACKBONE, dtype)
+    return backbone.eval()
+
+
+def save_codec(codec: KLCodec, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """codec.json and codec.safetensors in `folder`, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(codec.state_dict(), folder / "codec.safetensors", dtype)
+    record = {"scaling_factor": codec.scaling_factor, "config": asdict(codec.config)}
+    write_whole(folder / "codec.json", (json.dumps(record, indent=1) + "\n").encode())
+
+
+def load_codec(folder: Path) -> KLCodec:
+    """The codec of a folder, in float32; ValueError for files that are missing, damaged or of another size."""
+    record = read_json(folder / "codec.json")
+    try:
+        config = parse(CodecConfig, record["config"], str(folder / "codec.json"))
+        codec = KLCodec(config, float(record["scaling_factor"]))
+    except KeyError as error:
+        raise ValueError(f"{folder / 'codec.json'}: has no {error}") from error
+    load_weights(codec, folder / "codec.safetensors")
+    return codec.eval()
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+    cast = {name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+            for name, tensor in weights.items()}
+    write_whole(path, save(cast))
+
+
+def load_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Fill a network from a safetensors file, strictly; ValueError that names the first tensor that differs."""
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: is missing, damaged or no safetensors file ({error}); copy or convert the model again") from error
+    fill(network, {name: tensor.to(dtype) for name, tensor in weights.items()}, str(path))
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load weights strictly, naming the first that is missing, extra or of another shape."""
+    wanted = network.state_dict()
+    if missing := sorted(set(wanted) - set(weights)):
+        raise ValueError(f"{source}: {len(missing)} weights are missing, first {missing[0]}; these are weights of another model or size")
+    if extra := sorted(set(weights) - set(wanted)):
+        raise ValueError(f"{source}: {len(extra)} weights are not this model's, first {extra[0]}; these are of another model or size")
+    for name, tensor in weights.items():
+        if tensor.shape != wanted[name].shape:
+            raise ValueError(f"{source}: {name} has shape {list(tensor.shape)}, expected {list(wanted[name].shape)}; "
+                             "these are weights of another size")
+    network.load_state_dict(dict(weights), assign=True)
+
+
+def read_json(path: Path) -> dict:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file, so {path.parent} is not a model folder") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: could not be read ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return record
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,72 @@
+"""Training of the backbone on stored moments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from copgen.backbone import UViT
+from copgen.codec import draw
+from copgen.config import dump
+from copgen.diffusion import draw_times, loss, noised
+from copgen.modalities import Table
+from copgen.recipe import Recipe
+from copgen.shards import Shards
+from copgen.training import Report, remember, train
+
+
+def train_backbone(recipe: Recipe, shards: Shards, scaling_factors: Mapping[str, float], folder: Path, *, resume: bool = False,
+                   report: Report | None = None) -> UViT:
+    """Train the backbone as the paper's section 3.3 does: independent times, noise prediction, squared errors summed over rows.
+
+    scaling_factors: of every row with a codec. Moments are drawn from afresh at every step.
+    """
+    table, how = recipe.modalities, recipe.train.how
+    torch.manual_seed(how.seed)
+    network = UViT(table, recipe.backbone)
+
+    def step_loss(model: nn.Module, numbers: NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        x0 = drawn_latents(shards, table, scaling_factors, numbers, generator)
+        n = draw_times(x0, len(numbers), generator)
+        clean = clean_rows(table, len(numbers), recipe.train.clean_conditions, generator)
+        n = {row: steps.masked_fill(clean[row], 0) for row, steps in n.items()}
+        eps = {row: torch.randn(z.shape, generator=generator) for row, z in x0.items()}
+        predicted = model(noised(x0, eps, n), {row: steps.float() for row, steps in n.items()})
+        _, rows = loss(predicted, eps)
+        counted = {row: error * ~clean[row] for row, error in rows.items()}        # nothing to predict where nothing was added
+        return torch.stack(list(counted.values())).sum(0).mean(), {row: mean_of(rows[row], ~clean[row]) for row in rows}
+
+    remember(folder, "recipe.json", {"data": dict(shards.meta), **dump(recipe)})
+    network.load_state_dict(train(network, step_loss, len(shards), how, folder, resume=resume, report=report))
+    return network.eval()
+
+
+def drawn_latents(shards: Shards, table: Table, scaling_factors: Mapping[str, float], numbers: NDArray[np.int64],
+                  generator: torch.Generator) -> dict[str, Tensor]:
+    """Scaled latents drawn from the stored posteriors; place and date as they are."""
+    latents = {}
+    for row, array in shards.read(table.names, numbers).items():
+        stored = torch.from_numpy(array).float()
+        if table[row].is_image:
+            noise = torch.randn(stored.chunk(2, 1)[0].shape, generator=generator)
+            stored = draw(stored, scaling_factors[row], noise)
+        latents[row] = stored
+    return latents
+
+
+def clean_rows(table: Table, batch: int, chance: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Which rows of which samples are given clean: with `chance`, each row with a probability drawn per sample, never all."""
+    used = torch.rand(batch, generator=generator) < chance
+    share = torch.rand(batch, 1, generator=generator)
+    given = (torch.rand(batch, len(table.rows), generator=generator) < share) & used[:, None]
+    given &= ~given.all(dim=1, keepdim=True)
+    return dict(zip(table.names, given.unbind(1), strict=True))
+
+
+def mean_of(values: Tensor, where: Tensor) -> Tensor:
+    return (values * where).sum() / where.sum().clamp(min=1)
