@@ -55,8 +55,8 @@ def day_in_name(path: Path) -> str | None:
 
 def midpoint(one: np.datetime64, other: np.datetime64) -> np.datetime64:
     """The day halfway, the earlier of two."""
-    early, late = sorted((one, other))
-    return np.datetime64(early + (late - early) // 2, "D")
+    early, late = min(one, other), max(one, other)
+    return early + (late - early) // 2
 
 
 def scene_day(days: Iterable[tuple[str, np.datetime64]]) -> np.datetime64 | None:

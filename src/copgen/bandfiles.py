@@ -108,9 +108,11 @@ def in_file(raster: Raster, product: str, table: Table, listed: Sequence[str]) -
     in_name = name_in(raster.path.stem, wanted) if raster.count == 1 else None
     if in_name:
         return {in_name: [BandFile(raster, 1)]}
-    without = " (is B10 missing? then give rows, such as s2l1c_10m)" if product == "S2L1C" and raster.count == len(order) - 1 else ""
-    raise ValueError(f"{raster.path}: has {raster.count} {'band' if raster.count == 1 else 'bands'} without recognised names, and {product} "
-                     f"without names is {len(order)} ({':'.join(order)}){without}; name them in the file's order with bands=NAME:NAME:...")
+    without = " (is B10 missing? then give rows, such as s2l1c_10m, with their names)" if raster.count == len(order) - 1 > 10 else ""
+    raise ValueError(
+        f"{raster.path}: has {raster.count} band{'s'[:raster.count > 1]} without names that are recognised, and {product} without names is "
+        f"{len(order)} ({':'.join(order)}){without}; name them in the file's order with bands=NAME:NAME:..."
+    )
 
 
 def by_list(raster: Raster, wanted: Sequence[str], listed: Sequence[str]) -> dict[str, list[BandFile]]:

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from copgen.drawing import Colour, Picture
 from copgen.modalities import Modality
 from copgen.scaling import Decibel, Legend, Linear, LogHeight
 from copgen.scene import Scene
-
-Picture = NDArray[np.uint8]                      # [H, W, 3]
-Colour = tuple[int, int, int]
 
 TINTS = ((104, 140, 110), (164, 178, 128), (214, 203, 152), (196, 160, 118), (158, 122, 102), (236, 232, 228))   # heights, low to high
 HEAT = ((14, 12, 34), (84, 22, 109), (186, 54, 85), (249, 142, 9), (252, 246, 180))                               # sure to unsure
@@ -110,7 +108,7 @@ def spread(row: Modality, layers: Sequence[NDArray[Any]]) -> tuple[NDArray[np.fl
     if row.legend:
         votes = np.stack([(stack[:, 0] == code).mean(0) for code in row.legend.codes])
         share = 100 * (1 - votes.max(0))
-        return share, max(10.0, round_up(float(share.max()))), "% differ"
+        return share, max(10.0, round_up(float(share.max()))), "percent differ"
     if isinstance(row.scale, Decibel):
         stack, unit = 10 * np.log10(np.maximum(stack, row.scale.floor)), "dB"
     else:

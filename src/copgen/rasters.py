@@ -19,8 +19,10 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-DRIVERS = ["GTiff", "JP2OpenJPEG"]               # no virtual formats: an input must not point to other files or the network
-TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+DRIVERS = {                                      # by first bytes; no virtual formats: an input can't point to other files or the network
+    b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff",
+    b"\0\0\0\x0c": "JP2OpenJPEG", b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+}
 MISSING = (-32768.0, -32767.0, -9999.0)          # the usual numbers for no data, often left untagged
 LARGEST = 1e30                                   # beyond it lie only the float formats' own markers of no data
 MOST_PIXELS = 4096 * 4096                        # of one window
@@ -86,12 +88,15 @@ def opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         kind = "is a folder, and one file is needed here" if path.is_dir() else "there is no such file; check the path"
         raise ValueError(f"{path}: {kind}")
+    driver = DRIVERS.get(first_bytes(path))
+    if driver is None:
+        raise ValueError(f"{path}: is not a raster that is read here (GeoTIFF or JPEG 2000); convert it, such as with gdal_translate")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path, driver=DRIVERS)
+            dataset = rasterio.open(path, driver=driver)
     except (RasterioError, OSError) as error:
-        raise ValueError(damaged(path) if looks_like_tiff(path) else not_a_raster(path)) from error
+        raise ValueError(damaged(path)) from error
     with dataset:
         try:
             yield dataset
@@ -99,17 +104,16 @@ def opened(path: Path) -> Iterator[Any]:
             raise ValueError(damaged(path)) from error
 
 
-def looks_like_tiff(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) in TIFF_MAGIC
+def first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except OSError as error:
+        raise ValueError(f"{path}: can't be opened ({error.strerror}); check its permissions") from error
 
 
 def damaged(path: Path) -> str:
     return f"{path}: is truncated or damaged, its pixels could not be read; copy or download it again"
-
-
-def not_a_raster(path: Path) -> str:
-    return f"{path}: is not a raster that is read here (GeoTIFF or JPEG 2000); convert it, such as with gdal_translate"
 
 
 def all_tags(dataset: Any) -> dict[str, str]:

@@ -85,14 +85,33 @@ def read_scene(
 
     Raises ValueError, in one sentence with the file and the way out, for whatever can't be read as what it is said to be.
     """
-    plans = [(one, plan(one, table)) for one in inputs]
-    if not plans:
-        raise ValueError("no input is given; at least one raster is needed, such as --input S2L2A=scene.tif")
-    require_distinct(plans)
+    plans = planned(inputs, table)
     first = plans[0][1].first
     crs = squares.scene_crs(first)
     step = math.lcm(*(table[row].resolution or 1 for row in table.images))         # no native pixel of a stacked file is cut
     square = squares.choose(first, crs, table.footprint, step, window)
+    return read_onto(square, plans, table=table, place=place, date=date, fill=fill, name=name or inputs[0].path.stem)
+
+
+def planned(inputs: Sequence[Input], table: Table = TABLE) -> list[tuple[Input, Found]]:
+    """Each input with where its bands are; ValueError for none, an option it doesn't take, a missing band, a row given twice."""
+    if not inputs:
+        raise ValueError("no input is given; at least one raster is needed, such as --input S2L2A=scene.tif")
+    plans = [(one, plan(one, table)) for one in inputs]
+    seen: dict[str, Path] = {}
+    for one, found in plans:
+        for row in found.rows:
+            if row.name in seen:
+                raise ValueError(f"{row.name} is given twice, by {seen[row.name]} and {one.path}; give each layer once")
+            seen[row.name] = one.path
+    return plans
+
+
+def read_onto(
+    square: Footprint, plans: Sequence[tuple[Input, Found]], *, table: Table = TABLE, place: Place = None, date: Date = None,
+    fill: bool = False, name: str = "scene",
+) -> Scene:
+    """The layers of planned inputs over a square that is known already; else as `read_scene`."""
     warned: list[str] = []
     filled: dict[str, Any] = {}
     layers: dict[str, NDArray[Any]] = {}
@@ -102,13 +121,12 @@ def read_scene(
     extra = {"place": place_layer(place, square), "date": when}
     layers |= {key: value for key, value in extra.items() if value is not None and key in table.by_name}
     for message in warned:
-        warnings.warn(message, CopgenWarning, stacklevel=2)
+        warnings.warn(message, CopgenWarning, stacklevel=3)
     notes = {
         "inputs": [provenance(one, found) for one, found in plans], "dates": days, "filled": filled, "warnings": warned,
-        "square": {"crs": squares.label(crs), "left": square.left, "top": square.top, "side": square.side},
+        "square": {"crs": squares.label(square.crs), "left": square.left, "top": square.top, "side": square.side},
     }
-    ordered = {key: layers[key] for key in table.names if key in layers}
-    return Scene(ordered, square, name or plans[0][0].path.stem, table, notes)
+    return Scene({key: layers[key] for key in table.names if key in layers}, square, name, table, notes)
 
 
 def plan(one: Input, table: Table) -> Found:
@@ -125,18 +143,11 @@ def plan(one: Input, table: Table) -> Found:
     return find_bands(one.product, one.path, table, listed)
 
 
-def require_distinct(plans: Sequence[tuple[Input, Found]]) -> None:
-    seen: dict[str, Path] = {}
-    for one, found in plans:
-        for row in found.rows:
-            if row.name in seen:
-                raise ValueError(f"{row.name} is given twice, by {seen[row.name]} and {one.path}; give each layer once")
-            seen[row.name] = one.path
-
-
 # --- the layers of one input --------------------------------------------------------------------------------------------------------
 
-def read_layers(one: Input, found: Found, square: Footprint, fill: bool, warned: list[str], filled: dict[str, Any]) -> dict[str, NDArray[Any]]:
+def read_layers(
+    one: Input, found: Found, square: Footprint, fill: bool, warned: list[str], filled: dict[str, Any],
+) -> dict[str, NDArray[Any]]:
     """The input's layers on the square's grids. Missing data and units are settled on the file's own pixels, before any resampling."""
     quantity = quantity_of(found.rows[0])
     pieces = {row.name: [settled(piece, row, quantity, square, fill, filled) for piece in read_pieces(row, found, square)]
@@ -167,7 +178,7 @@ def read_pieces(row: Modality, found: Found, square: Footprint) -> list[Piece]:
 
 def settled(piece: Piece, row: Modality, quantity: Quantity, square: Footprint, fill: bool, filled: dict[str, Any]) -> Piece:
     """The piece with no value missing, or ValueError saying how much is missing and where. Outside the square, the nearest is taken."""
-    missing = (~np.isfinite(piece.values) | quantity.is_missing(piece.values)).any(axis=0)
+    missing = np.asarray((~np.isfinite(piece.values) | quantity.is_missing(piece.values)).any(axis=0))
     bad = missing & piece.inside
     share = float(bad.sum() / piece.inside.sum())
     if bad.any():
@@ -190,7 +201,7 @@ def on_square(row: Modality, pieces: Iterable[Piece], quantity: Quantity, option
     assert row.resolution is not None
     target = Grid(square.crs, square.transform(row.resolution))
     side = round(square.side / row.resolution)
-    planes = {}
+    planes: dict[str, NDArray[np.float64]] = {}
     for piece in pieces:
         values = resample(quantity.convert(piece.values, options), piece.grid, target, side, classes=row.legend is not None)
         planes |= dict(zip(piece.bands, values, strict=True))
@@ -224,7 +235,7 @@ def date_layer(date: Date, plans: Sequence[tuple[Input, Found]]) -> tuple[NDArra
         if isinstance(date, str):
             return (None if date.strip().lower() == "none" else parse_date(date.strip())), {}
         return checked_date(np.asarray(date, "datetime64[D]").reshape(1)), {}
-    days = {}
+    days: dict[str, np.datetime64] = {}
     for _, found in plans:
         for row in found.rows:
             file = found.bands[row.bands[0]].raster

@@ -8,6 +8,7 @@ No value is missing here: `fill_nearest` first.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +46,10 @@ def upright(values: FloatArray, grid: Grid) -> tuple[FloatArray, Grid]:
     return values, Grid(grid.crs, t)
 
 
-def majority(smooth: object, values: FloatArray) -> FloatArray:
+def majority(smooth: Callable[[FloatArray], FloatArray], values: FloatArray) -> FloatArray:
     """The class with the largest share of each pixel; of equals, the lowest code. `smooth` makes shares of indicators."""
     codes = np.unique(values)
-    shares = np.stack([smooth((values == code).astype(np.float64)) for code in codes])   # type: ignore[operator]
+    shares = np.stack([smooth((values == code).astype(np.float64)) for code in codes])
     return codes[np.argmax(np.round(shares, 9), axis=0)]
 
 
@@ -104,14 +105,14 @@ def node_positions(source: Grid, target: Grid, side: int) -> tuple[FloatArray, F
     return to_pixels(source, target.crs, *affine(target.transform, cols, rows))
 
 
-def positions(nodes: tuple[FloatArray, FloatArray], side: int, rows: FloatArray, cols: FloatArray) -> tuple[FloatArray, FloatArray]:
+def positions(nodes: tuple[FloatArray, FloatArray], side: int, rows: NDArray, cols: NDArray) -> tuple[FloatArray, FloatArray]:
     """Columns and rows of the source at target rows x cols (fractions), between the nodes."""
     scale = side / (NODES - 1)
     down, across = (at_nodes(v / scale) for v in (rows, cols))
     return down @ nodes[0] @ across.T, down @ nodes[1] @ across.T
 
 
-def at_nodes(x: FloatArray) -> FloatArray:
+def at_nodes(x: NDArray) -> FloatArray:
     return np.clip(1 - np.abs(x[:, None] - np.arange(NODES)), 0, None)
 
 

@@ -91,6 +91,17 @@ def load_record(folder: Path) -> ModelRecord:
     return record
 
 
+def save_model(folder: Path, name: str, licence: str, backbone: UViT, codecs: Mapping[str, KLCodec], *, half: bool = False,
+               notes: Mapping[str, Any] | None = None) -> None:
+    """A whole model folder; `half` stores weights in 16 bits. Its record comes last."""
+    dtype = torch.float16 if half else torch.float32
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(backbone.state_dict(), folder / BACKBONE, dtype)
+    for row, codec in codecs.items():
+        save_codec(codec, folder / "vae" / row, dtype)
+    save_record(record_of(name, licence, backbone.table, backbone.config, {row: row for row in codecs}, notes=notes), folder)
+
+
 def load_backbone(folder: Path, record: ModelRecord, table: Table, dtype: torch.dtype = torch.float32) -> UViT:
     with torch.device("meta"):                   # no time is lost on random weights
         backbone = UViT(table, record.backbone)

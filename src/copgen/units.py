@@ -28,8 +28,15 @@ WORLDCOVER = {0: 0, 10: 2, 20: 11, 30: 11, 40: 5, 50: 7, 60: 8, 70: 9, 80: 1, 90
 class Quantity(Protocol):
     """What one kind of layer accepts and how it is brought to the table's unit."""
 
-    units: tuple[str, ...]                       # what unit= may say; the first is the table's
-    options: tuple[str, ...]                     # the options it takes besides bands
+    @property
+    def units(self) -> tuple[str, ...]:
+        """What unit= may say; the first is the table's."""
+        ...
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options it takes besides bands."""
+        ...
 
     def is_missing(self, values: FloatArray) -> NDArray[np.bool_]:
         """Which values mean no data, besides what the file itself says."""
@@ -113,7 +120,8 @@ class Radar:
                 return [f"{file}: unit=dB is stated, but no value is negative; leave unit=dB out if this is linear power"]
             return []
         if (negative := float((every < 0).mean())) > 0.01:
-            raise ValueError(f"{file}: {negative:.0%} of the values are negative, and linear power is not; add unit=dB if these are decibels")
+            raise ValueError(f"{file}: {negative:.0%} of the values are negative, and linear power can't be; "
+                             f"add unit=dB if these are decibels")
         if (median := float(np.median(every))) > 100:
             raise ValueError(f"{file}: the median is {median:g}, and linear power is mostly below 1; these look like uncalibrated digital "
                              f"numbers: calibrate to gamma-naught and correct for the terrain (RTC) first")

@@ -154,11 +154,17 @@ def provenance(scene: Scene, given: Scene | None = None) -> dict[str, str]:
     if scene.footprint is None:
         tags["COPGEN_GROUND"] = "unknown place: local metres from the lower left corner of the square, not coordinates"
     for key, value in scene.notes.items():
-        tags[f"COPGEN_{key.upper()}"] = value if isinstance(value, str) else json.dumps(value, default=plain, sort_keys=True)
+        tags[f"COPGEN_{key.upper()}"] = value if isinstance(value, str) else words(value)
     dated = next((s for s in (scene, given) if s is not None and "date" in s), None)
     if dated is not None:
         tags["datetime"] = str(dated["date"][0])
     return tags
+
+
+def words(value: Any) -> str:
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return json.dumps(value, default=plain, sort_keys=True)
 
 
 def place_and_date(scene: Scene) -> dict[str, Any]:

@@ -49,9 +49,10 @@ def fields(rng: Generator, side: int, count: int, slope: float, longest: float =
     size, pairs = padded(side), -(-count // 2)
     slope = round(5 * slope) / 5                                    # few different ones, so that their amplitudes are kept
     white = rng.standard_normal((pairs, size, size, 2), dtype=np.float32).view(np.complex64)[..., 0]
-    drawn = np.fft.ifft2(white * amplitude(size, slope, longest, shortest))
-    both = np.stack([drawn.real, drawn.imag], axis=1).reshape(2 * pairs, size, size)[:count].astype(np.float32, copy=False)
-    return both[:, :side, :side] if crop else both
+    white *= amplitude(size, slope, longest, shortest)
+    keep = side if crop else size
+    drawn = np.fft.ifft2(white)[:, :keep, :keep]
+    return np.stack([drawn.real, drawn.imag], axis=1).reshape(2 * pairs, keep, keep)[:count].astype(np.float32, copy=False)
 
 
 def grid(side: int) -> tuple[Array, Array]:
@@ -76,7 +77,8 @@ def strips(rng: Generator, u: Array, v: Array, length: float, width: float) -> t
     along = u + rng.uniform(-1, 1, len(rows))[row] * min(length * 3, reach)
     column = np.clip(np.searchsorted(cuts, along), 1, len(cuts) - 1)
     edge = np.minimum(np.minimum(v - rows[row - 1], rows[row] - v), np.minimum(along - cuts[column - 1], cuts[column] - along))
-    return row * len(cuts) + column, np.maximum(edge, 0.0)
+    row, column = row - row.min(), column - column.min()
+    return row * (column.max() + 1) + column, np.maximum(edge, 0.0)
 
 
 def cells(rng: Generator, u: Array, v: Array, length: float, width: float) -> tuple[NDArray[np.int64], Array]:

@@ -43,20 +43,19 @@ def ground(where: Setting, side: int) -> Ground:
     water = shore < 0
     rng = stream(where.seed, "cover")
     parcel, edge, angle = parcels(rng, where, side)
-    block, street = town_plan(rng, side, angle)
     flat = np.maximum(height, level)
     lulc = cover(rng, where, side, flat, wet, shore, parcel)
     lulc[water] = WATER
+    block, street = town_plan(rng, side, angle) if (lulc == BUILT).any() else (np.zeros_like(parcel), np.zeros_like(flat))
     way = np.where(lulc == BUILT, street, highways(rng, side, lulc)) * ~water
     return Ground(flat, lulc, parcel, edge, block, way, wet, shore)
 
 
 def terrain(rng: Generator, where: Setting, side: int) -> tuple[Array, Array, Array]:
     """Height before water fills it, where water gathers (about 0 +- 1), and the water's level, all [side, side]."""
-    rough, bend = fields(rng, side, 2, slope=rng.uniform(3.4, 4.2))
     course, tilt = fields(rng, side, 2, slope=4.2, shortest=60.0)
-    second, _ = fields(rng, side, 2, slope=4.2, longest=1100.0, shortest=30.0)
-    third, _ = fields(rng, side, 2, slope=4.2, longest=400.0, shortest=20.0)
+    second, rough = fields(rng, side, 2, slope=rng.uniform(3.6, 4.4), longest=1100.0, shortest=25.0)
+    third, bend = fields(rng, side, 2, slope=4.2, longest=400.0, shortest=20.0)
     mountains = logistic((where.ruggedness - 0.45) * 6)
     relief = float(np.clip(rng.lognormal(np.log(9 + 330 * where.ruggedness**2), 0.75), 3, 1300))
     valleys = np.abs(course + 0.10 * bend) ** (0.8 + 0.4 * rng.random())                  # valleys where a smooth field is zero,

@@ -46,8 +46,8 @@ def clouds(where: Setting, side: int) -> Clouds:
     rng = stream(where.seed, "clouds")
     kind = rng.choice(4, p=[0.60, 0.21, 0.12, 0.07])                # none, cumulus, cirrus, layers
     if kind == 0:
-        empty = np.zeros((side, side))
-        return Clouds(empty, empty, np.zeros((12, side, side)), 0.0)
+        clear = np.zeros((side, side), np.float32)
+        return Clouds(clear, clear, np.broadcast_to(clear, (12, side, side)), 0.0)
     slope, longest, height = [(3.0, 900.0, rng.uniform(600, 2500)), (3.6, 1e5, rng.uniform(6000, 11000)),
                               (3.3, 1e5, rng.uniform(1500, 5000))][kind - 1]
     shape, detail = fields(rng, side, 2, slope, longest, crop=False)
@@ -63,7 +63,8 @@ def clouds(where: Setting, side: int) -> Clouds:
     opacity, depth, detail = opacity[:side, :side], depth[:side, :side], detail[:side, :side]
     visible = np.clip((0.38 + 0.32 * (1 - np.exp(-depth / 2.5))) * np.exp(0.07 * detail + rng.normal(0, 0.12)), 0.3, 1.0)
     colour = ICE_CLOUD if kind == 2 else DROPS_CLOUD
-    return Clouds(opacity, shadow, visible * colour[:, None, None], height)
+    opacity, shadow = opacity.astype(np.float32), shadow.astype(np.float32)
+    return Clouds(opacity, shadow, visible.astype(np.float32) * single(colour), height)
 
 
 def observe(where: Setting, surface: Array) -> tuple[dict[str, Array], dict[str, Array], NDArray[np.uint8]]:
@@ -71,27 +72,29 @@ def observe(where: Setting, surface: Array) -> tuple[dict[str, Array], dict[str,
     rng = stream(where.seed, "sky")
     veil = clouds(where, surface.shape[-1])
     sky_light = 0.20 + 0.45 * (MICROMETRES / 0.443) ** -2.5                     # what a shadow leaves, bluer than sunlight
-    surface = surface * (1 - veil.shadow * (1 - sky_light[:, None, None] * 0.8)).astype(np.float32)
+    if veil.height > 0:
+        surface = surface * (1 - veil.shadow * (1 - single(sky_light * 0.8)))
+    mass = 1 + 1 / np.cos(where.sun.zenith)
     moist = 0.3 + 2.2 * float(np.exp((where.temperature() - 15) / 18)) * (0.35 + 0.75 * where.wetness)
     vapour = float(np.clip(moist * rng.lognormal(-0.1, 0.3), 0.1, 6.0)) * np.exp(-where.base / 2200)
     aerosol = float(np.clip(rng.lognormal(np.log(0.11 + 0.08 * (where.wetness < 0.12)), 0.6), 0.02, 0.9)) * np.exp(-where.base / 3000)
-    path, through, back = optics(where, aerosol)
-    mass = 1 + 1 / np.cos(where.sun.zenith)
-    gas = np.exp(-VAPOUR * np.sqrt(mass * vapour) - OZONE * mass)
-    l1c = gas[:, None, None] * (path + through * surface / (1 - back * surface))
+    gas = single(np.exp(-VAPOUR * np.sqrt(mass * vapour) - OZONE * mass))
+    path, through, back = (single(part) for part in optics(where, aerosol))
+    l1c = gas * (path + through * surface / (1 - back * surface))
     miss = rng.normal(0.002, 0.025) + 0.05 * aerosol * rng.normal()
-    l2a = surface + 0.30 * miss * (MICROMETRES[:, None, None] / 0.55) ** -1.8 * (1 - 2.0 * surface)
-    l2a *= np.exp(rng.normal(0, 0.015, (12, 1, 1)))
-    above = np.exp(-(VAPOUR * np.sqrt(mass * vapour * np.exp(-veil.height / 2200))))[:, None, None]
-    l1c += veil.opacity * (veil.brightness * above + 0.3 * path - l1c)
-    l2a += veil.opacity * (veil.brightness * (0.9 + 0.1 * above / gas[:, None, None]) - l2a)
+    l2a = surface + single(0.30 * miss * (MICROMETRES / 0.55) ** -1.8) * (1 - 2.0 * surface)
+    l2a *= single(np.exp(rng.normal(0, 0.015, 12)))
+    if veil.height > 0:
+        above = single(np.exp(-VAPOUR * np.sqrt(mass * vapour * np.exp(-veil.height / 2200))))
+        l1c += veil.opacity * (veil.brightness * above + np.float32(0.3) * path - l1c)
+        l2a += veil.opacity * (veil.brightness * (np.float32(0.9) + np.float32(0.1) * above / gas) - l2a)
     cirrus = cirrus_band(rng, surface[10], veil, mass, vapour)
     top = dict(zip(BANDS, l1c, strict=True)) | {"B10": cirrus}
     return {band: top[band] for band in L1C_BANDS}, dict(zip(BANDS, l2a, strict=True)), veil.mask
 
 
 def optics(where: Setting, aerosol: float) -> tuple[Array, Array, Array]:
-    """Path reflectance, two-way transmission and spherical albedo [12, 1, 1], for the sun of a setting and the view straight down."""
+    """Path reflectance, two-way transmission and spherical albedo [12], for the sun of a setting and the view straight down."""
     pressure = float(np.exp(-where.base / 8000))
     mu = float(np.cos(where.sun.zenith))
     molecules = pressure * 0.008735 * MICROMETRES**-4.08
@@ -101,7 +104,12 @@ def optics(where: Setting, aerosol: float) -> tuple[Array, Array, Array]:
     path = scattered * slant / 4
     through = np.exp(-(0.45 * molecules + 0.17 * particles) * (1 + slant))
     back = 0.85 * molecules + 0.16 * particles
-    return path[:, None, None], through[:, None, None], back[:, None, None]
+    return path, through, back
+
+
+def single(by_band: Array) -> Array:
+    """[12] -> [12, 1, 1] in single precision."""
+    return by_band.astype(np.float32)[:, None, None]
 
 
 def cirrus_band(rng: Generator, ground: Array, veil: Clouds, mass: float, vapour: float) -> Array:

@@ -173,8 +173,9 @@ def town_shares(rng: Generator, where: Setting, land: Ground, texture: Array) ->
 def snow_cover(rng: Generator, where: Setting, land: Ground, texture: Array) -> Array:
     """0..1: the season's snow, more of it where it is higher and colder; canopies, towns and open water hide it."""
     warm = where.temperature(lag=12) + rng.normal(0, 2.0) - 0.006 * (land.height - where.base)
-    amount = logistic(-(warm + 2.5) / 0.9 + 0.5 * texture + 1.5 * (where.wetness - 0.45))
-    hidden = np.select([land.lulc == TREES, land.lulc == BUILT, land.lulc == WATER], [0.35, 0.65, 1.0], 0.95)
+    deep = rng.uniform(0.45, 1.0)
+    amount = logistic(-(warm + 2.8) / 0.9 + 0.5 * texture + 1.5 * (where.wetness - 0.45))
+    hidden = np.select([land.lulc == TREES, land.lulc == BUILT, land.lulc == WATER], [0.35, 0.55, 1.0], np.clip(deep + 0.15 * texture, 0.2, 0.97))
     frozen = float(where.temperature(lag=25) < -3 and where.base > 0)
     return amount * np.where(land.lulc == WATER, frozen * 0.9, hidden)
 

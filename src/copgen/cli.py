@@ -1,0 +1,346 @@
+"""`copgen ...`: arguments to calls. Heavy imports are inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  context_settings={"help_option_names": ["-h", "--help"]},
+                  help="Any layers of a place in, many physically plausible Copernicus samples of any others out.\n\n"
+                       "Start with `copgen generate --help`; `copgen modalities` lists what can be given and wanted.")
+
+NAMES = "rows, products or released keys, comma-separated; see `copgen modalities`"
+
+
+def main() -> None:
+    """The console script: a wrong request is one sentence on standard error and exit status 2."""
+    import warnings
+
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)  # type: ignore[assignment]
+    try:
+        app()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def version(show: bool) -> None:
+    if show:
+        from copgen import __version__
+
+        print(f"copgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(version: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")] = False) -> None:
+    pass
+
+
+@app.command()
+def modalities(model: Annotated[str | None, typer.Option(help="The table of this model; the released models' if left out.")] = None) -> None:
+    """The table: every row with its product, bands in channel order, metres per pixel, unit, shape and tokens."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from copgen.modalities import TABLE
+
+    table = TABLE
+    if model:
+        from copgen.model import CopGen
+
+        table = CopGen.from_pretrained(model).table
+    grid = RichTable(title=f"{table.footprint} m square, {table.sequence_length} tokens ({len(table.rows)} of them times)", title_justify="left")
+    for heading in ("row", "product", "bands (channel order)", "m/pixel", "unit", "layer", "latent", "tokens", "released key"):
+        grid.add_column(heading, overflow="fold")
+    for row in table.rows:
+        shape = "x".join(map(str, table.layer_shape(row.name)))
+        latent = "x".join(map(str, table.latent_shape(row.name)))
+        grid.add_row(row.name, row.product, " ".join(row.bands), str(row.resolution or "-"), row.unit, shape, latent,
+                     str(table.tokens(row.name)), row.released_as)
+    wide_console(Console).print(grid)
+
+
+@app.command()
+def models() -> None:
+    """The models at hand and the released ones: parameters, modalities, licence, and how to get them."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from copgen import published
+    from copgen.model import CopGen, bundled
+
+    grid = RichTable(title_justify="left")
+    for heading in ("model", "where", "backbone", "codecs", "modalities", "licence"):
+        grid.add_column(heading, overflow="fold")
+    local = {folder.parent.name: folder.parent for folder in sorted(published.cache_folder().glob("*/copgen.json"))}
+    for where, found in (("bundled", bundled()), ("local", local)):
+        for name, folder in found.items():
+            model = CopGen(folder)
+            sizes = model.parameters()
+            grid.add_row(name, where if where == "bundled" else str(folder), f"{sizes['backbone']:,}", f"{sizes['codecs']:,}",
+                         str(len(model.table.rows)), model.record.licence)
+    for name, released in published.MODELS.items():
+        if name not in local:
+            grid.add_row(name, f"released: {released.repository}, fetched when first named", f"{released.parameters:,}",
+                         f"{published.VAE_PARAMETERS:,}", "12", published.LICENCE)
+    wide_console(Console).print(grid)
+    print("A folder with copgen.json is a model too: name it wherever a model is asked for. Without a network: copgen convert --help.")
+
+
+@app.command()
+def generate(
+    out: Annotated[Path, typer.Option(help="Folder for <scene>/sample-000/...; nothing in it is ever deleted.")],
+    model: Annotated[str, typer.Option(help="nano, copgen-base, copgen-large, copgen-huge, or a model folder.")] = "nano",
+    input: Annotated[list[str] | None, typer.Option(metavar="PRODUCT=PATH[,key=value...]", help=(
+        "A layer to give, repeatable: a GeoTIFF, or a folder of one file a band. Keys: bands=B02:B03:..., unit=linear|dB (radar), "
+        "codes=esri|index|worldcover (land cover), offset=1000 (Sentinel-2 of baseline 04.00 and later)."))] = None,
+    archive: Annotated[Path | None, typer.Option(help="An archive in Major TOM's layout.")] = None,
+    cell: Annotated[str | None, typer.Option(help="The cell to read from it, such as 618U_30L.")] = None,
+    given: Annotated[str | None, typer.Option(help=f"What to read from the cell: {NAMES}.")] = None,
+    patch: Annotated[str | None, typer.Option(metavar="ROW,COL", help="Another of the cell's 6 x 6 squares, 0,0 in the north-west.")] = None,
+    window: Annotated[str | None, typer.Option(metavar="EASTING,NORTHING", help="The square's left and top, metres in the scene's CRS.")] = None,
+    place: Annotated[str | None, typer.Option(metavar="LAT,LON|none", help="The place, if not the square's centre; none: not given.")] = None,
+    date: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD|none", help="The date, if not the files'; none: not given.")] = None,
+    fill: Annotated[bool, typer.Option("--fill", help="Fill up to 5 % no data from the nearest valid pixels.")] = False,
+    want: Annotated[str | None, typer.Option(help=f"What to generate: {NAMES}. Left out: all that is not given.")] = None,
+    samples: Annotated[int, typer.Option(help="How many samples.")] = 1,
+    seed: Annotated[int, typer.Option(help="Sample k has this seed + k.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Network calls a sample; left out: the solver's own.")] = None,
+    solver: Annotated[str, typer.Option(help="default, or published: the authors' (then use --steps 50).")] = "default",
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32: the backbone's weights. Decoding is always float32.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    absent: Annotated[str, typer.Option(help=(
+        "Rows neither given nor wanted: joint (drawn too: samples don't depend on what is wanted), noise or drop (quicker)."))] = "joint",
+    posterior: Annotated[str, typer.Option(help="The given layers' latents: mean, or sample (a draw of each seed's own).")] = "mean",
+    s1_unit: Annotated[str, typer.Option("--s1-unit", help="Unit of written radar: linear or dB.")] = "linear",
+    max_memory: Annotated[str | None, typer.Option(help="What a batch of samples may take, such as 2GB; left out: half of what is free.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that this run writes.")] = False,
+) -> None:
+    """Draw samples of any layers of a square from any others.
+
+    Georeferenced GeoTIFFs in physical units, a contact sheet and a record of the run land in OUT/<scene>/. Nothing given draws
+    unconditionally.
+
+    Example: copgen generate --input DEM=dem.tif --input LULC=lulc.tif,codes=index --date 2021-07-23 --want S2L2A,S1RTC --samples 8 --out out
+    """
+    from copgen.job import Job, run
+
+    job = Job(
+        out=out, model=model, inputs=tuple(input or ()), archive=archive, cell=cell, given=given,
+        patch=pair("--patch", patch, int), window=pair("--window", window, float), place=place, date=date, fill=fill, want=want,
+        samples=samples, seed=seed, steps=steps, solver=solver, precision=one_of("--precision", precision, "auto", "bf16", "fp32"),
+        device=one_of("--device", device, "auto", "cpu", "cuda"), absent=one_of("--absent", absent, "joint", "noise", "drop"),
+        posterior=one_of("--posterior", posterior, "mean", "sample"), s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"),
+        max_memory=size("--max-memory", max_memory), overwrite=overwrite, command=tuple(sys.argv[1:]))
+    with progress_bar() as bar:
+        task = bar.add_task("network calls", total=None)
+
+        def tick(calls: int, of: int, done: int, samples: int) -> None:
+            bar.update(task, completed=calls, total=of, description=f"network calls (sample {min(done + 1, samples)} of {samples})")
+
+        result = run(job, progress=tick, say=lambda text: bar.console.print(text, highlight=False))
+    print(f"samples: {result.folder}{'/sample-*' if samples > 1 else '/sample-000'}")
+    print(f"contact sheet: {result.sheet}")
+
+
+@app.command()
+def convert(
+    backbone: Annotated[Path, typer.Option(help="The released backbone, such as 500000_nnet_ema.pth.")],
+    vaes: Annotated[Path, typer.Option(help="The folder with the ten released VAEs' folders.")],
+    out: Annotated[Path, typer.Option(help="The model folder to make.")],
+    heads: Annotated[int | None, typer.Option(help="Attention heads, for sizes that were never released.")] = None,
+) -> None:
+    """Released weights to a model folder: safetensors and copgen.json. Nothing in the .pth files is run."""
+    from copgen.published import convert as convert_files
+
+    print(f"model: {convert_files(backbone, vaes, out, heads=heads)}")
+
+
+@app.command()
+def synthesize(
+    out: Annotated[Path, typer.Option(help="Folder for the worlds.")],
+    seed: Annotated[int, typer.Option(help="Seed of the first world; world k has this seed + k.")] = 0,
+    worlds: Annotated[int, typer.Option(help="How many.")] = 1,
+    shards: Annotated[bool, typer.Option("--shards", help="Write shards for training rather than GeoTIFFs.")] = False,
+    recipe: Annotated[Path | None, typer.Option(help="The recipe whose table the shards are for.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+) -> None:
+    """Worlds of a synthetic Earth, all twelve layers each: an instrument and a teaching world, not the Earth."""
+    from copgen.modalities import TABLE
+
+    if worlds < 1:
+        raise ValueError(f"--worlds {worlds}: at least 1 is needed")
+    if not shards:
+        from copgen.synthetic import world
+        from copgen.writing import save_scene
+
+        for number in range(seed, seed + worlds):
+            scene = world(number)
+            save_scene(scene, out / scene.name)
+            print(out / scene.name)
+        return
+    from copgen.recipe import read_recipe
+    from copgen.shards import write_shards
+    from copgen.sources import Worlds, packed_layers
+
+    table = read_recipe(recipe).modalities if recipe else TABLE
+    source = Worlds(seed, seed + worlds, table, workers)
+    with counting("worlds") as tick:
+        write_shards(out, worlds, lambda numbers: packed_layers(source, table, numbers), per_shard=64,
+                     meta={"kind": "layers", "source": source.name}, progress=tick)
+    print(f"shards: {out}")
+
+
+@app.command("train-vae")
+def train_vae(
+    row: Annotated[str, typer.Argument(help="The row to train a codec for.")],
+    recipe: Annotated[Path, typer.Option(help="A recipe, such as recipes/nano.toml.")],
+    data: Annotated[str, typer.Option(help="synthetic:FIRST..LAST, or a folder of layer shards (copgen synthesize --shards).")],
+    out: Annotated[Path, typer.Option(help="The run's folder: codec, metrics, checkpoint.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
+    set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override the recipe, e.g. train_vae.how.steps=100.")] = None,
+) -> None:
+    """Train one row's codec (VAE)."""
+    from copgen.recipe import read_recipe
+    from copgen.sources import open_source
+    from copgen.train_vae import train_vae as train
+
+    plan = read_recipe(recipe, tuple(set or ()))
+    (name,) = exactly_one(plan.modalities.select(row), row)
+    codec = train(name, plan, open_source(data, plan.modalities), out, resume=resume, report=print_losses)
+    print(f"codec: {out}, latent scaling factor {codec.scaling_factor:.6f}")
+
+
+@app.command()
+def encode(
+    recipe: Annotated[Path, typer.Option(help="The recipe of the model.")],
+    vaes: Annotated[Path, typer.Option(help="The folder with one trained codec a row: VAES/<row>/codec.safetensors.")],
+    data: Annotated[str, typer.Option(help="synthetic:FIRST..LAST, or a folder of layer shards.")],
+    out: Annotated[Path, typer.Option(help="Folder for the shards of moments; shards that exist are kept.")],
+    workers: Annotated[int, typer.Option(help="Processes that make worlds.")] = 1,
+) -> None:
+    """Encode samples once for the training of the backbone."""
+    from copgen.encode import encode as encode_all
+    from copgen.recipe import read_recipe
+    from copgen.sources import open_source
+    from copgen.store import load_codec
+
+    table = read_recipe(recipe).modalities
+    codecs = {row: load_codec(vaes / row) for row in table.images}
+    with counting("samples") as tick:
+        encode_all(open_source(data, table, workers), codecs, table, out, codec_folder=vaes, progress=tick)
+    print(f"latents: {out}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Option(help="The recipe of the model.")],
+    latents: Annotated[Path, typer.Option(help="Shards of moments (copgen encode).")],
+    vaes: Annotated[Path, typer.Option(help="The folder with the codecs that made them.")],
+    out: Annotated[Path, typer.Option(help="The run's folder: model/, metrics, checkpoint.")],
+    licence: Annotated[str, typer.Option(help="The licence of the weights, for the model folder.")] = "Apache-2.0",
+    half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
+    set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override the recipe, e.g. train.how.steps=100.")] = None,
+) -> None:
+    """Train the backbone, and leave a model folder in OUT/model that `copgen generate --model` takes."""
+    from copgen.recipe import read_recipe
+    from copgen.shards import open_shards
+    from copgen.store import load_codec, save_model
+    from copgen.train_backbone import train_backbone
+
+    plan = read_recipe(recipe, tuple(set or ()))
+    table, shards = plan.modalities, open_shards(latents)
+    codecs = {row: load_codec(vaes / row) for row in table.images}
+    network = train_backbone(plan, shards, {row: codec.scaling_factor for row, codec in codecs.items()}, out, resume=resume,
+                             report=print_losses)
+    save_model(out / "model", plan.name, licence, network, codecs, half=half,
+               notes={"data": shards.meta, "samples": len(shards), "steps": plan.train.how.steps, "batch": plan.train.how.batch})
+    print(f"model: {out / 'model'}")
+
+
+# Arguments
+
+
+def pair(option: str, text: str | None, kind: Callable[[str], Any]) -> Any:
+    """`A,B` -> (A, B)."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    try:
+        first, second = (kind(part) for part in parts)
+    except ValueError:
+        raise ValueError(f"{option} {text}: expected two numbers with a comma between them") from None
+    return first, second
+
+
+def one_of(option: str, value: str, *choices: str) -> Any:
+    if value not in choices:
+        raise ValueError(f"{option} {value}: choose {', '.join(choices)}")
+    return value
+
+
+def exactly_one(rows: tuple[str, ...], word: str) -> tuple[str, ...]:
+    if len(rows) != 1:
+        raise ValueError(f"{word}: these are {len(rows)} rows ({', '.join(rows)}); name one")
+    return rows
+
+
+def size(option: str, text: str | None) -> int | None:
+    """`2GB`, `500MB`, `1.5GiB` or bytes -> bytes."""
+    if text is None:
+        return None
+    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    number = text.rstrip("BbKkMmGgIi")
+    unit = text[len(number) :].upper()
+    try:
+        return int(float(number) * units[unit])
+    except (KeyError, ValueError):
+        raise ValueError(f"{option} {text}: expected a size such as 2GB or 500MB") from None
+
+
+# Progress
+
+
+def wide_console(console: type) -> Any:
+    """A console that never cuts columns when its output is piped into a file."""
+    return console() if sys.stdout.isatty() else console(width=200)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Bar]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+                  console=Console(stderr=True)) as bar:
+        yield bar
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_losses(step: int, steps: int, losses: Mapping[str, float], speed: float) -> None:
+    parts = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
+    print(f"step {step}/{steps}  {speed:.0f} samples/s  {parts}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""One generate job: what is given in, samples, contact sheet and record out; everything that can be refused is refused first."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from copgen import __version__, diffusion
+from copgen.majortom import read_cell
+from copgen.modalities import Table
+from copgen.model import Absent, CopGen, Precision, Progress, check_seeds
+from copgen.reading import parse_input, read_scene
+from copgen.scene import Scene, parse_date, parse_place
+from copgen.sheet import contact_sheet, png
+from copgen.writing import RadarUnit, check_target, file_names, json_bytes, scene_files, write_all
+
+SHEET, RECORD = "contact_sheet.png", "run.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `copgen generate` was asked for. Either `inputs`, or `archive` with `cell` and `given`, or nothing: unconditional."""
+
+    out: Path
+    model: str = "nano"
+    inputs: tuple[str, ...] = ()
+    archive: Path | None = None
+    cell: str | None = None
+    given: str | None = None
+    patch: tuple[int, int] | None = None
+    window: tuple[float, float] | None = None
+    place: str | None = None                     # LAT,LON or none
+    date: str | None = None                      # YYYY-MM-DD or none
+    fill: bool = False
+    want: str | None = None
+    samples: int = 1
+    seed: int = 0
+    steps: int | None = None
+    solver: str = "default"
+    precision: Precision = "auto"
+    device: str = "auto"
+    absent: Absent = "joint"
+    posterior: Literal["mean", "sample"] = "mean"
+    s1_unit: RadarUnit = "linear"
+    max_memory: int | None = None
+    overwrite: bool = False
+    command: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(range(self.seed, self.seed + self.samples))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job left on disk."""
+
+    folder: Path
+    sheet: Path
+    samples: list[Path]
+    given: Scene
+    scenes: list[Scene]
+    record: dict[str, Any]
+
+
+def run(job: Job, *, progress: Progress | None = None, say: Callable[[str], object] = lambda _: None) -> Result:
+    """Read, generate and write; ValueError with one sentence for anything that is wrong, and then nothing was written."""
+    check_settings(job)
+    model = CopGen.from_pretrained(job.model, device=job.device, precision=job.precision)
+    scene = given_scene(job, model.table)
+    wanted = wanted_rows(job, scene, model.table)
+    folder = job.out / scene.name
+    check_target(folder, [SHEET, RECORD], overwrite=job.overwrite)
+    for seed in range(job.samples):
+        check_target(folder / sample_name(seed), file_names(model.table, wanted), overwrite=job.overwrite)
+    say(f"given: {', '.join(scene.layers) or 'nothing'}; wanted: {', '.join(wanted)}")
+    began = time.perf_counter()
+    scenes = model.generate(scene, wanted, seeds=job.seeds, steps=job.steps, solver=job.solver, absent=job.absent, posterior=job.posterior,
+                            max_memory=job.max_memory, progress=progress)
+    seconds = time.perf_counter() - began
+    record = record_of(job, model, scene, scenes, wanted, seconds)
+    return write(job, scene, scenes, folder, record)
+
+
+def check_settings(job: Job) -> None:
+    """What needs no file and no network to be refused."""
+    if job.samples < 1:
+        raise ValueError(f"--samples {job.samples}: at least 1 is needed")
+    if job.steps is not None and job.steps < 1:
+        raise ValueError(f"--steps {job.steps}: at least 1 network call is needed")
+    check_seeds([job.seed])
+    if job.solver not in diffusion.SOLVERS:
+        raise ValueError(f"--solver {job.solver}: there are {', '.join(diffusion.SOLVERS)}")
+    if job.place not in (None, "none"):
+        parse_place(str(job.place))
+    if job.date not in (None, "none"):
+        parse_date(str(job.date))
+    if (job.archive is None) != (job.cell is None):
+        raise ValueError("--archive ROOT and --cell NAME belong together: give both or neither")
+    if job.archive is not None and job.inputs:
+        raise ValueError("--input and --archive: give layers one way or the other, not both")
+    if job.archive is not None and not job.given:
+        raise ValueError("--archive needs --given: the products to read from the cell, such as --given DEM,S1RTC")
+    if job.archive is None and (job.given or job.patch):
+        raise ValueError("--given and --patch choose from an archive; with --input every layer named is given")
+
+
+def given_scene(job: Job, table: Table) -> Scene:
+    """The given layers on one square; place and date among them where they are known, unless they are wanted or `none`."""
+    wanted = table.select(job.want) if job.want else ()
+    for row, value in (("place", job.place), ("date", job.date)):
+        if row in wanted and value not in (None, "none"):
+            raise ValueError(f"{row}: both given (--{row} {value}) and wanted; leave it out of one of the two")
+    if job.archive is not None and job.cell is not None:
+        rows = table.select(str(job.given))
+        scene = read_cell(job.archive, job.cell, given=[row for row in rows if table[row].is_image], table=table, patch=job.patch,
+                          fill=job.fill)
+    elif job.inputs:
+        scene = read_scene([parse_input(text) for text in job.inputs], table=table, window=job.window, place=job.place, date=job.date,
+                           fill=job.fill)
+    else:
+        scene = Scene(table=table, name="unconditional")
+    layers = dict(scene.layers)
+    for row, value, parse in (("place", job.place, parse_place), ("date", job.date, parse_date)):
+        if value == "none" or (row in wanted and value is None):
+            layers.pop(row, None)
+        elif value is not None:
+            layers[row] = parse(value)
+    return scene.with_layers({row: layers[row] for row in table.names if row in layers})
+
+
+def wanted_rows(job: Job, scene: Scene, table: Table) -> tuple[str, ...]:
+    rows = table.select(job.want) if job.want else tuple(row for row in table.names if row not in scene)
+    if both := [row for row in rows if row in scene]:
+        raise ValueError(f"{', '.join(both)}: both given and wanted; leave it out of one of the two")
+    if not rows:
+        raise ValueError("nothing is left to generate: every row is given; name fewer inputs")
+    return rows
+
+
+def sample_name(number: int) -> str:
+    return f"sample-{number:03d}"
+
+
+def write(job: Job, scene: Scene, scenes: Sequence[Scene], folder: Path, record: dict[str, Any]) -> Result:
+    """All files of the job are made in memory, then put on disk: they appear whole, or none of them stays."""
+    files: dict[Path, bytes] = {}
+    for number, one in enumerate(scenes):
+        for name, data in scene_files(one, s1_unit=job.s1_unit, given=scene).items():
+            files[folder / sample_name(number) / name] = data
+    files[folder / SHEET] = png(contact_sheet(scene, scenes))
+    files[folder / RECORD] = json_bytes(record)
+    write_all(files, overwrite=job.overwrite)
+    return Result(folder, folder / SHEET, [folder / sample_name(k) for k in range(len(scenes))], scene, list(scenes), record)
+
+
+def record_of(job: Job, model: CopGen, scene: Scene, scenes: Sequence[Scene], wanted: Sequence[str], seconds: float) -> dict[str, Any]:
+    """run.json: enough to draw the same samples again, and to know what they were drawn from."""
+    import rasterio
+    import torch
+
+    square = scene.footprint
+    notes = scenes[0].notes
+    return {
+        "copgen": __version__,
+        "command": list(job.command),
+        "model": {"name": model.name, "licence": model.record.licence, "sha256": model.weights_sha256()},
+        "scene": scene.name,
+        "given": {row: layer_note(scene, row) for row in scene.layers},
+        "wanted": list(wanted),
+        "sources": {key: value for key, value in scene.notes.items()},
+        "square": None if square is None else {"crs": square.crs.to_string(), "left": square.left, "top": square.top, "side": square.side},
+        "samples": [{"folder": sample_name(k), "seed": one.notes["seed"]} for k, one in enumerate(scenes)],
+        "solver": job.solver, "calls": notes["steps"], "precision": notes["precision"], "device": str(model.device),
+        "absent": job.absent, "posterior": job.posterior, "s1_unit": job.s1_unit,
+        "seconds": round(seconds, 2),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+                     "rasterio": rasterio.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count()},
+    }
+
+
+def layer_note(scene: Scene, row: str) -> Any:
+    layer = scene[row]
+    return [float(x) for x in layer] if row == "place" else str(layer[0]) if row == "date" else list(layer.shape)

@@ -1,0 +1,159 @@
+"""What does Major TOM show at a cell? Its layout on disk opened as scenes: one square of a cell, the middle or one of its patches.
+
+The layout: `<root>/Core-<product>/<row>/<cell>/<product id>/<band>.tif`, `id` standing for the product id of heights; land cover is
+`<root>/Core-LULC/<row>/<column>/<row>_<column>_<year>.tif`; the cloud mask lies among the bands of S2L1C, or of S2L2A.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from copgen import squares
+from copgen.acquired import day_in_name, scene_day
+from copgen.bandfiles import find_bands
+from copgen.modalities import TABLE, Table
+from copgen.reading import Date, Input, Place, planned, read_onto
+from copgen.scene import Footprint, Scene, parse_date
+
+CELL = re.compile(r"\d+[UD]_\d+[LR]")
+TILE = 10_680                                    # metres, the side of a cell's images
+MASKED = {"cloud_mask": ("S2L1C", "S2L2A")}      # a product that lies in another's folder
+ESRI = {"LULC": {"codes": "esri"}}               # what the layout fixes
+REFERENCE = ("S2L2A", "S2L1C", "DEM", "S1RTC", "LULC", "cloud_mask")   # whose corner is the cell's: radar images may be a pixel larger
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product of a cell: where it is, its id, and the ids that were passed over for it."""
+
+    path: Path
+    id: str
+    others: tuple[str, ...] = ()
+
+
+def read_cell(
+    root: Path, cell: str, *, given: Iterable[str], table: Table = TABLE, patch: tuple[int, int] | None = None,
+    window: tuple[float, float] | None = None, place: Place = None, date: Date = None, fill: bool = False,
+) -> Scene:
+    """The given rows (or products) over one square of a cell, with its place and date.
+
+    The square is the cell's middle, or one of its patches (row from the north, column from the west), or at `window` (easting, northing
+    of its top left corner). It depends on the cell alone, not on what is given. The date is halfway between the days of the radar and
+    the optical product. Raises ValueError for a name that is no cell, and for a product that isn't there.
+    """
+    there = products(root, checked_cell(cell), table)
+    rows = [row for row in table.select(given) if table[row].is_image]
+    if not rows:
+        raise ValueError(f"cell {cell}: no layer with pixels is given; give one of {', '.join(there)}")
+    plans = planned(inputs_of(root, cell, rows, there, table), table)
+    square = square_of(root, cell, there, table, patch, window)
+    days = [(name, np.datetime64(parse_date(day)[0], "D")) for name, one in there.items() if (day := day_in_name(one.path))]
+    when = scene_day(days)
+    if date is None:
+        date = "none" if when is None else when
+    name = cell if patch is None else f"{cell}_{patch[0]}_{patch[1]}"
+    scene = read_onto(square, plans, table=table, place=place, date=date, fill=fill, name=name)
+    chosen = {name: {"id": one.id, "passed_over": list(one.others)} for name, one in there.items()}
+    return scene.with_layers(scene.layers, cell=cell, patch=patch and list(patch), products=chosen,
+                             dates={name: str(day) for name, day in days})
+
+
+def cells(root: Path) -> list[str]:
+    """The names of all cells under a root, sorted."""
+    found = set()
+    for source in sorted(root.glob("Core-*")):
+        for row in source.iterdir() if source.is_dir() else ():
+            for folder in row.iterdir() if row.is_dir() else ():
+                name = f"{row.name}_{folder.name}" if source.name == "Core-LULC" else folder.name
+                if CELL.fullmatch(name):
+                    found.add(name)
+    return sorted(found)
+
+
+def checked_cell(cell: str) -> str:
+    if not CELL.fullmatch(cell):
+        raise ValueError(f"cell {cell!r}: a Major TOM cell is named by row and column, such as 618U_30L or 38D_378R")
+    return cell
+
+
+def products(root: Path, cell: str, table: Table = TABLE) -> Mapping[str, Product]:
+    """The products of a cell that are on disk, the newest where there are several; ValueError if there is none."""
+    if not root.is_dir():
+        raise ValueError(f"{root}: is no folder; --archive takes the folder that holds Core-S2L2A, Core-S1RTC and so on")
+    found: dict[str, Product] = {}
+    for name in table.products:
+        one = next((one for source in MASKED.get(name, (name,)) if (one := product(root, cell, source, name))), None)
+        if one:
+            found[name] = one
+    if not found:
+        known = cells(root)
+        some = f"{len(known)} cells, such as {', '.join(known[:3])}" if known else "no cells of Major TOM's layout at all"
+        raise ValueError(f"{root}: holds nothing of cell {cell}; there are {some}")
+    return found
+
+
+def product(root: Path, cell: str, source: str, name: str) -> Product | None:
+    row, column = cell.split("_")
+    if source == "LULC":
+        files = sorted((root / "Core-LULC" / row / column).glob(f"{cell}_*.tif"))
+        return newest([(file, file.stem) for file in files if re.fullmatch(rf"{cell}_\d{{4}}", file.stem)])
+    folder = root / f"Core-{source}" / row / cell
+    folders = sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
+    if name in MASKED:
+        folders = [one for one in folders if (one / f"{name}.tif").is_file()]
+    return newest([(one, one.name) for one in folders])
+
+
+def newest(found: list[tuple[Path, str]]) -> Product | None:
+    """The one with the latest day in its id, or of land cover the latest year."""
+    if not found:
+        return None
+    *others, (path, id_) = sorted(found, key=lambda one: (day_in_name(Path(one[1])) or "", one[1]))
+    return Product(path, id_, tuple(other for _, other in others))
+
+
+def inputs_of(root: Path, cell: str, rows: Iterable[str], there: Mapping[str, Product], table: Table) -> list[Input]:
+    """An input a product where all its rows are given, else an input a row; ValueError for what isn't on disk."""
+    wanted: dict[str, list[str]] = {}
+    for row in rows:
+        wanted.setdefault(table[row].product, []).append(row)
+    absent = [name for name in wanted if name not in there]
+    if absent:
+        raise ValueError(f"{root}: cell {cell} has no {', '.join(absent)} on disk; there are {', '.join(there)}: "
+                         f"give only these, or download what is missing")
+    return [
+        Input(asked, there[name].path, ESRI.get(name, {}))
+        for name, some in wanted.items()
+        for asked in ([name] if len(some) == len(table.select(name)) else some)
+    ]
+
+
+def square_of(
+    root: Path, cell: str, there: Mapping[str, Product], table: Table, patch: tuple[int, int] | None, window: tuple[float, float] | None,
+) -> Footprint:
+    """The square of a cell: its middle, a patch, or at a window; the corner is that of the first product of REFERENCE on disk."""
+    if patch is not None and window is not None:
+        raise ValueError(f"cell {cell}: a patch and a window are both given; give one of them")
+    name = next(name for name in REFERENCE if name in there)
+    row = table[table.select(name)[0]]
+    raster = find_bands(row.name, there[name].path, table).first
+    crs = squares.scene_crs(raster)
+    left, _, _, top = squares.bounds_in(raster, crs)
+    if window is None:
+        down, right = patch_offset(patch, table.footprint) if patch is not None else ((TILE - table.footprint) / 2,) * 2
+        window = (left + right, top - down)
+    return squares.choose(raster, crs, table.footprint, 1, window)
+
+
+def patch_offset(patch: tuple[int, int], footprint: int) -> tuple[int, int]:
+    """Metres southwards and eastwards from the cell's corner to a patch's; the last row and column are flush with the far edge."""
+    count = -(-TILE // footprint)
+    if not all(0 <= i < count for i in patch):
+        raise ValueError(f"patch {patch[0]},{patch[1]}: a cell has {count} x {count} patches, ROW,COL each in 0..{count - 1}")
+    down, right = (min(i * footprint, TILE - footprint) for i in patch)
+    return down, right
