@@ -25,7 +25,7 @@ def main() -> None:
     """The console script: a wrong request is one sentence on standard error and exit status 2."""
     import warnings
 
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)  # type: ignore[assignment]
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         app()
     except ValueError as error:
@@ -177,6 +177,7 @@ def synthesize(
     shards: Annotated[bool, typer.Option("--shards", help="Write shards for training rather than GeoTIFFs.")] = False,
     recipe: Annotated[Path | None, typer.Option(help="The recipe whose table the shards are for.")] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace GeoTIFFs that this run writes.")] = False,
 ) -> None:
     """Worlds of a synthetic Earth, all twelve layers each: an instrument and a teaching world, not the Earth."""
     from copgen.modalities import TABLE
@@ -189,7 +190,7 @@ def synthesize(
 
         for number in range(seed, seed + worlds):
             scene = world(number)
-            save_scene(scene, out / scene.name)
+            save_scene(scene, out / scene.name, overwrite=overwrite)
             print(out / scene.name)
         return
     from copgen.recipe import read_recipe

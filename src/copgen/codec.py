@@ -98,8 +98,8 @@ class Encoder(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         widths = [config.width * m for m in config.multipliers]
-        kernel = {"kernel_size": 3, "padding": 1} if config.stem == 1 else {"kernel_size": config.stem, "stride": config.stem}
-        self.conv_in = nn.Conv2d(config.channels, config.width, **kernel)
+        kernel, stride, padding = (3, 1, 1) if config.stem == 1 else (config.stem, config.stem, 0)
+        self.conv_in = nn.Conv2d(config.channels, config.width, kernel, stride, padding)
         self.down = nn.ModuleList()
         inside = config.width
         for level, width in enumerate(widths):

@@ -100,7 +100,7 @@ def world(canvas: Canvas, places: Sequence[tuple[float, float]], x: float, y: fl
         canvas.dot(*at(lon, lat), 3.5)
 
 
-def year(canvas: Canvas, days: Sequence[np.datetime64], x: float, y: float) -> None:
+def year_line(canvas: Canvas, days: Sequence[np.datetime64], x: float, y: float) -> None:
     """When in the year: twelve months with a dot a day."""
     canvas.line([(x, y), (x + TILE, y)])
     for k, name in enumerate(MONTHS):

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from copgen import squares
-from copgen.acquired import day_in_name, scene_day
-from copgen.bandfiles import find_bands
 from copgen.modalities import TABLE, Table
-from copgen.reading import Date, Input, Place, planned, read_onto
+from copgen.reading import squares
+from copgen.reading.acquired import day_in_name, scene_day
+from copgen.reading.rasters import describe
+from copgen.reading.scenes import Date, Input, Place, corner_step, planned, read_onto
 from copgen.scene import Footprint, Scene, parse_date
 
 CELL = re.compile(r"\d+[UD]_\d+[LR]")
@@ -139,15 +139,21 @@ def square_of(
     """The square of a cell: its middle, a patch, or at a window; the corner is that of the first product of REFERENCE on disk."""
     if patch is not None and window is not None:
         raise ValueError(f"cell {cell}: a patch and a window are both given; give one of them")
-    name = next(name for name in REFERENCE if name in there)
-    row = table[table.select(name)[0]]
-    raster = find_bands(row.name, there[name].path, table).first
+    path = next(there[name].path for name in REFERENCE if name in there)
+    raster = describe(path if path.is_file() else next(iter(sorted(path.glob("*.tif"))), path))
     crs = squares.scene_crs(raster)
     left, _, _, top = squares.bounds_in(raster, crs)
     if window is None:
-        down, right = patch_offset(patch, table.footprint) if patch is not None else ((TILE - table.footprint) / 2,) * 2
+        down, right = patch_offset(patch, table.footprint) if patch is not None else middle_offset(table)
         window = (left + right, top - down)
     return squares.choose(raster, crs, table.footprint, 1, window)
+
+
+def middle_offset(table: Table) -> tuple[int, int]:
+    """Metres from the cell's corner to that of the square in its middle, on the native grids: 4380 for a square of 1920 m."""
+    step = corner_step(table)
+    offset = round((TILE - table.footprint) / 2 / step) * step
+    return offset, offset
 
 
 def patch_offset(patch: tuple[int, int], footprint: int) -> tuple[int, int]:

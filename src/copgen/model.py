@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ Absent = Literal["joint", "noise", "drop"]
 Progress = Callable[[int, int, int, int], object]                      # calls done, calls in all, samples done, samples in all
 
 ASSETS = Path(__file__).parent / "assets"
+DEFAULT_STEPS = 15                               # of the default solver: no worse than the published 50 (benchmarks/solvers.py)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -121,7 +123,7 @@ class CopGen:
         given = Scene(table=self.table) if given is None else given
         wanted = self._wanted(given, want)
         check_seeds(seeds)
-        steps = steps if steps is not None else self.record.steps or diffusion.SOLVERS[solver].steps if solver in diffusion.SOLVERS else 1
+        steps = default_steps(solver) if steps is None else steps
         backbone = self.backbone_in(precision or self.precision)
         drawn = [row for row in self.table.names if row not in given and (absent == "joint" or row in wanted)]
         unseen = [row for row in self.table.names if row not in given and row not in drawn] if absent == "noise" else []
@@ -130,7 +132,7 @@ class CopGen:
         scenes: list[Scene] = []
         for start in range(0, len(seeds), batch):
             some = list(seeds[start : start + batch])
-            tick = progress and (lambda done, total, at=start: progress(at * total + done * len(some), len(seeds) * total, at, len(seeds)))
+            tick = partial(report_calls, progress, start, len(some), len(seeds)) if progress else None
             latents = diffusion.sample(
                 backbone, self._noise(drawn, some), {row: self._given(row, m, some, posterior) for row, m in encoded.items()},
                 solver=solver, steps=steps, absent=self._noise(unseen, some), progress=tick)
@@ -183,6 +185,11 @@ class CopGen:
         return self.table[row].scale.to_physical(pixels.float().cpu().numpy())
 
 
+def report_calls(progress: Progress, before: int, batch: int, samples: int, calls: int, of: int) -> None:
+    """From calls of one batch to calls of the whole job."""
+    progress(before * of + calls * batch, samples * of, before, samples)
+
+
 def gaussian(seeds: Sequence[int], stream: str, shape: tuple[int, ...]) -> Tensor:
     """Standard normal float32 [len(seeds), *shape], each from its seed and the stream's name alone, on any machine."""
 
@@ -192,6 +199,11 @@ def gaussian(seeds: Sequence[int], stream: str, shape: tuple[int, ...]) -> Tenso
         return generator.standard_normal(shape, dtype=np.float32)
 
     return torch.from_numpy(np.stack([one(seed) for seed in seeds]))
+
+
+def default_steps(solver: str) -> int:
+    """The network calls that a solver takes when nobody says how many."""
+    return published.STEPS if solver == published.SOLVER else DEFAULT_STEPS
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

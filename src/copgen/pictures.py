@@ -16,10 +16,10 @@ from copgen.scene import Scene
 
 TINTS = ((104, 140, 110), (164, 178, 128), (214, 203, 152), (196, 160, 118), (158, 122, 102), (236, 232, 228))   # heights, low to high
 HEAT = ((14, 12, 34), (84, 22, 109), (186, 54, 85), (249, 142, 9), (252, 246, 180))                               # sure to unsure
-COMPOSITES = (                                   # brightness, and the bands whose mean is red, green and blue; the first a row has is used
-    ("true colour", 1.6, (("B04",), ("B03",), ("B02",))),
-    ("shortwave infrared", 1.3, (("B12",), ("B8A",), ("B05",))),
-    ("near infrared and coastal blue", 1.3, (("B09",), ("B09", "B01"), ("B01",))),
+COMPOSITES = (                                   # the bands whose mean is red, green and blue; the first that a row has is used
+    ("true colour", (("B04",), ("B03",), ("B02",))),
+    ("shortwave infrared", (("B12",), ("B8A",), ("B05",))),
+    ("near infrared and coastal blue", (("B09",), ("B09", "B01"), ("B01",))),
 )
 RADAR_RANGES = (("VV", -25.0, 0.0), ("VH", -32.0, -5.0), ("VV / VH", 0.0, 14.0))     # dB
 
@@ -49,8 +49,8 @@ def picture(scene: Scene, row: str, relief: Relief | None = None) -> Picture:
 def render(row: Modality, layer: NDArray[Any], relief: Relief | None = None) -> Picture:
     """A layer in its physical unit -> colours [H, W, 3].
 
-    Stretches are fixed, so that the same colour is the same value everywhere: Sentinel-2 as brightness times reflectance^0.6, radar by
-    `RADAR_RANGES`, classes by their legend; heights as shaded tints by `relief` (their own range if it is left out).
+    Stretches are fixed, so that the same colour is the same value everywhere: Sentinel-2 by `tone`, radar by `RADAR_RANGES`, classes by
+    their legend; heights as shaded tints by `relief` (their own range if it is left out).
     """
     match row.scale:
         case Legend() as legend:
@@ -60,19 +60,24 @@ def render(row: Modality, layer: NDArray[Any], relief: Relief | None = None) -> 
         case LogHeight():
             return shaded(layer[0], row.resolution or 1, relief or Relief.of([layer], row.resolution or 1))
         case Linear() as linear:
-            _, brightness, channels = composite(row)
+            _, channels = composite(row)
             bands = [np.mean([layer[row.bands.index(band)] for band in mixed], axis=0) for mixed in channels]
-            return to_bytes(brightness * np.maximum(np.stack(bands, -1) / linear.full_scale, 0) ** 0.6)
+            return to_bytes(tone(np.stack(bands, -1) / linear.full_scale))
         case _:
             return to_bytes(np.repeat(((row.scale.to_model(layer)[0] + 1) / 2)[..., None], 3, -1))
 
 
-def composite(row: Modality) -> tuple[str, float, tuple[tuple[str, ...], ...]]:
-    """What a reflectance row is drawn with: a name, the brightness, and the bands of red, green and blue."""
-    for name, brightness, channels in COMPOSITES:
+def tone(reflectance: NDArray[Any]) -> NDArray[Any]:
+    """Reflectance to brightness 0..1: forests (0.03) are not black, and clouds (0.5 to 1) still have a shape."""
+    return (1 - np.exp(-3 * np.maximum(reflectance, 0) ** 0.75)) / (1 - np.exp(-3))
+
+
+def composite(row: Modality) -> tuple[str, tuple[tuple[str, ...], ...]]:
+    """What a reflectance row is drawn with: a name, and the bands of red, green and blue."""
+    for name, channels in COMPOSITES:
         if {band for mixed in channels for band in mixed} <= set(row.bands):
-            return name, brightness, channels
-    return "bands as colours", 1.3, tuple((band,) for band in (row.bands * 3)[:3])
+            return name, channels
+    return "bands as colours", tuple((band,) for band in (row.bands * 3)[:3])
 
 
 def radar_colours(row: Modality, power: NDArray[Any], floor: float) -> Picture:

@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,13 @@ from copgen.store import BACKBONE, fill, record_of, save_codec, save_record, sav
 
 KEYS = {row.name: row.released_as for row in TABLE.rows}
 
-# The network numbers its modalities in the ASCII order of their keys (its configuration sorts them), not in the order written there.
-ORDER = tuple(sorted(KEYS, key=lambda row: KEYS[row]))
+
+def network_order(table: Table) -> tuple[str, ...]:
+    """The rows as released weights number them: in the ASCII order of their keys, as the authors' configuration sorts them."""
+    return tuple(sorted(table.names, key=lambda row: table[row].released_as))
+
+
+ORDER = network_order(TABLE)
 
 SCALING_FACTORS = {
     "dem": 0.404247, "lulc": 0.464794, "s1rtc": 0.633804, "cloud_mask": 0.557045,
@@ -43,7 +49,8 @@ VAE_FOLDERS = {
 VAE_REPOSITORY = "mespinosami/copgen-vaes"
 VAE_FILES = ("model-50-ema.pth", "model-50.pt")  # converted, or the raw training checkpoint
 LICENCE = "see the model's page on the Hugging Face hub"
-SOLVER = {"solver": "published", "steps": 50}    # what the authors' own code draws with
+PATIENCE = 10                                    # seconds to wait for the hub's first answer
+SOLVER, STEPS = "published", 50                  # what the authors' own code draws with
 
 
 @dataclass(frozen=True)
@@ -68,19 +75,18 @@ VAE_PARAMETERS = 837_121_850                     # all ten
 # Weights in memory
 
 
-def backbone(state_dict: Mapping[str, Tensor], heads: int = 16) -> UViT:
+def backbone(state_dict: Mapping[str, Tensor], heads: int = 16, table: Table = TABLE) -> UViT:
     """Our backbone filled strictly with released weights; width and depth are read off the tensors.
 
-    Raises ValueError for weights that are not a COP-GEN backbone's.
+    Raises ValueError for weights that are not a COP-GEN backbone's over this table.
     """
-    weights, table = dict(state_dict), TABLE
-    for key in ("pos_embed", "norm.weight", "patch_embeds.0.proj.weight"):
-        if key not in weights:
-            raise ValueError(f"no tensor {key!r}: these are not the weights of a COP-GEN backbone")
+    weights = checked(state_dict, "a COP-GEN backbone", {"pos_embed": 3, "norm.weight": 1})
     length, width = weights["pos_embed"].shape[-2:]
     if length != table.sequence_length:
-        raise ValueError(f"pos_embed has {length} tokens, COP-GEN's twelve modalities have {table.sequence_length}")
+        raise ValueError(f"pos_embed has {length} tokens, these {len(table.rows)} modalities have {table.sequence_length}")
     halves = {int(match[1]) for key in weights if (match := re.match(r"in_blocks\.(\d+)\.", key))}
+    if heads < 1:
+        raise ValueError(f"{heads} heads: at least 1 is needed")
     with torch.device("meta"):
         network = UViT(table, BackboneConfig(width, 2 * len(halves), heads))
     fill(network, dict(renamed(weights, table)), "released backbone")
@@ -89,16 +95,17 @@ def backbone(state_dict: Mapping[str, Tensor], heads: int = 16) -> UViT:
 
 def renamed(weights: Mapping[str, Tensor], table: Table) -> Iterator[tuple[str, Tensor]]:
     """Released keys, numbered, to ours, named; the position table is cut into each row's own."""
+    order = network_order(table)
     for key, tensor in weights.items():
-        if match := re.fullmatch(r"patch_embeds\.(\d+)\.proj\.(weight|bias)", key):
-            yield f"embed.{ORDER[int(match[1])]}.{match[2]}", tensor
-        elif match := re.fullmatch(r"decoder_preds\.(\d+)\.(weight|bias)", key):
-            yield f"head.{ORDER[int(match[1])]}.{match[2]}", tensor
+        if (match := re.fullmatch(r"patch_embeds\.(\d+)\.proj\.(weight|bias)", key)) and int(match[1]) < len(order):
+            yield f"embed.{order[int(match[1])]}.{match[2]}", tensor
+        elif (match := re.fullmatch(r"decoder_preds\.(\d+)\.(weight|bias)", key)) and int(match[1]) < len(order):
+            yield f"head.{order[int(match[1])]}.{match[2]}", tensor
         elif key != "pos_embed":
             yield key, tensor
     positions = weights["pos_embed"].reshape(table.sequence_length, -1)            # all time tokens, then each modality's patches
-    clocks, patches = positions[: len(ORDER)], positions[len(ORDER) :].split([table.tokens(row) for row in ORDER])
-    for i, row in enumerate(ORDER):
+    clocks, patches = positions[: len(order)], positions[len(order) :].split([table.tokens(row) for row in order])
+    for i, row in enumerate(order):
         yield f"position.{row}", torch.cat([clocks[i : i + 1], patches[i]])
 
 
@@ -107,11 +114,9 @@ def codec(state_dict: Mapping[str, Tensor], row: str, scaling_factor: float | No
 
     Raises ValueError for weights that are not such a VAE's, or another row's.
     """
-    (row,) = TABLE.select(row)
-    weights = inference_weights(state_dict)
-    for key in ("encoder.conv_in.weight", "encoder.conv_out.weight", "quant_conv.weight"):
-        if key not in weights:
-            raise ValueError(f"{row}: no tensor {key!r}: these are not the weights of a COP-GEN VAE")
+    row = image_row(row)
+    needed = {"encoder.conv_in.weight": 4, "encoder.conv_out.weight": 4, "encoder.down.0.block.0.conv1.weight": 4}
+    weights = checked(inference_weights(state_dict), f"the VAE of {row}", needed)
     width, channels = weights["encoder.conv_in.weight"].shape[:2]
     if channels != TABLE[row].channels:
         raise ValueError(f"{row}: these weights have {channels} channels, the row has {TABLE[row].channels}; they are another row's")
@@ -123,6 +128,25 @@ def codec(state_dict: Mapping[str, Tensor], row: str, scaling_factor: float | No
         network = KLCodec(config, SCALING_FACTORS[row] if scaling_factor is None else scaling_factor)
     fill(network, weights, f"released VAE of {row}")
     return network.eval()
+
+
+def image_row(name: str) -> str:
+    rows = TABLE.select(name)
+    if len(rows) != 1 or rows[0] not in TABLE.images:
+        raise ValueError(f"{name}: a VAE is one row's; name one of {', '.join(TABLE.images)}")
+    return rows[0]
+
+
+def checked(weights: Mapping[str, object], whose: str, needed: Mapping[str, int]) -> dict[str, Tensor]:
+    """The weights, all of them numbers, those that sizes are read off with that many dimensions; else ValueError with the first key."""
+    for key, dimensions in needed.items():
+        tensor = weights.get(key)
+        if not isinstance(tensor, Tensor) or tensor.ndim != dimensions or not all(tensor.shape):
+            raise ValueError(f"no tensor {key!r} of {dimensions} dimensions: these are not the weights of {whose}; take the released file")
+    tensors = {key: tensor for key, tensor in weights.items() if isinstance(tensor, Tensor) and tensor.is_floating_point()}
+    if strange := [key for key in weights if key not in tensors]:
+        raise ValueError(f"{strange[0]!r} is no tensor of real numbers: these are not the weights of {whose}; take the released file")
+    return tensors
 
 
 def inference_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -163,19 +187,27 @@ def convert(backbone_file: Path, vae_folder: Path, out: Path, *, name: str | Non
     vaes = {row: find_vae(vae_folder, row) for row in VAE_FOLDERS}
     weights = read_weights(backbone_file)
     known, config_heads = recognise(weights)
-    network = backbone(weights, heads or config_heads)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    with naming(backbone_file):
+        network = backbone(weights, config_heads if heads is None else heads)
+    try:
+        ground = next(folder for folder in out.absolute().parents if folder.exists())      # other folders are made when all is well
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=ground))
+    except OSError as error:
+        raise ValueError(f"{out}: could not be made ({error.strerror or error}); choose another folder") from error
     try:
         save_weights(network.state_dict(), part / BACKBONE, torch.float32)
         for row, path in vaes.items():
-            save_codec(codec(read_weights(path), row), part / "vae" / row)
+            vae = read_weights(path)
+            with naming(path):
+                network_of_row = codec(vae, row)
+            save_codec(network_of_row, part / "vae" / row)
         sources = {path.name if row == "backbone" else f"{VAE_FOLDERS[row]}/{path.name}": sha256(path)
                    for row, path in {"backbone": backbone_file, **vaes}.items()}
         record = record_of(name or known or out.name, LICENCE, TABLE, network.config, {row: row for row in vaes},
                            notes={"converted from": sources, **(notes or {})})
         save_record(record, part)
         part.chmod(0o755)
+        out.parent.mkdir(parents=True, exist_ok=True)
         part.rename(out)
     except OSError as error:
         raise ValueError(f"{out}: could not be written ({error.strerror or error}); nothing was left behind") from error
@@ -184,9 +216,19 @@ def convert(backbone_file: Path, vae_folder: Path, out: Path, *, name: str | Non
     return out
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors in here are about this file, and say so."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def recognise(weights: Mapping[str, Tensor]) -> tuple[str | None, int]:
     """The released name and the heads of weights of a released width; 16 heads for others."""
-    width = weights["pos_embed"].shape[-1] if isinstance(weights.get("pos_embed"), Tensor) else None
+    table = weights.get("pos_embed")
+    width = table.shape[-1] if isinstance(table, Tensor) and table.ndim else None
     for name, released in MODELS.items():
         if released.config.width == width:
             return name, released.config.heads
@@ -215,28 +257,41 @@ def fetch(name: str, *, endpoint: str | None = None) -> Path:
     folder = cache_folder() / name
     if (folder / "copgen.json").is_file():
         return folder
+    if folder.exists():
+        raise ValueError(f"{folder}: exists and is no model (it has no copgen.json); remove it, or choose another cache with COPGEN_CACHE")
     released = MODELS[name]
     try:
-        from huggingface_hub import HfApi, hf_hub_download
-
-        revisions = {repository: HfApi(endpoint=endpoint).model_info(repository, revision=revision).sha
-                     for repository, revision in ((released.repository, released.revision), (VAE_REPOSITORY, "main"))}
-        weights = Path(hf_hub_download(released.repository, released.file, revision=revisions[released.repository], endpoint=endpoint))
-        for row in VAE_FOLDERS:
-            vae = Path(hf_hub_download(VAE_REPOSITORY, f"{VAE_FOLDERS[row]}/{VAE_FILES[0]}", revision=revisions[VAE_REPOSITORY],
-                                       endpoint=endpoint))
+        weights, vaes, revisions = download(released, endpoint)
     except Exception as error:                   # no network, a proxy, a renamed repository: the way out is the same
         raise ValueError(by_hand(name, released, folder, error)) from error
-    return convert(weights, vae.parent.parent, folder, name=name, notes={"revisions": revisions})
+    try:
+        return convert(weights, vaes, folder, name=name, notes={"revisions": revisions})
+    except ValueError:
+        if (folder / "copgen.json").is_file():   # another process was quicker
+            return folder
+        raise
+
+
+def download(released: Released, endpoint: str | None) -> tuple[Path, Path, dict[str, str]]:
+    """The backbone's file, the folder of the ten VAEs and each repository's revision; the hub's own cache is used."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    hub = HfApi(endpoint=endpoint)
+    revisions = {repository: str(hub.model_info(repository, revision=revision, timeout=PATIENCE).sha)
+                 for repository, revision in ((released.repository, released.revision), (VAE_REPOSITORY, "main"))}
+
+    def file(repository: str, name: str) -> Path:
+        return Path(hf_hub_download(repository, name, revision=revisions[repository], endpoint=endpoint))
+
+    vaes = [file(VAE_REPOSITORY, f"{folder}/{VAE_FILES[0]}") for folder in VAE_FOLDERS.values()]
+    return file(released.repository, released.file), vaes[0].parent.parent, revisions
 
 
 def by_hand(name: str, released: Released, folder: Path, error: Exception) -> str:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return (f"{name}: could not be fetched from the hub ({reason}). Without a network, put {released.file} of {released.repository} and the "
-            f"folders {', '.join(sorted(VAE_FOLDERS.values()))} of {VAE_REPOSITORY}, each with its {VAE_FILES[0]}, on this machine and run: "
-            f"copgen convert --backbone {released.file} --vaes FOLDER --out {folder}")
-
-
+    return (f"{name}: could not be fetched from the hub ({reason}). Without a network, put {released.file} of {released.repository} and "
+            f"the folders {', '.join(sorted(VAE_FOLDERS.values()))} of {VAE_REPOSITORY}, each with its {VAE_FILES[0]}, on this machine "
+            f"and run: copgen convert --backbone {released.file} --vaes FOLDER --out {folder}")
 
 
 def place_as_published(vector: Tensor) -> tuple[float, float]:

@@ -49,6 +49,7 @@ class CodecTraining:
         steps=500_000, batch=16, learning_rate=5e-6, final_learning_rate=1e-6, decay_power=0.95, warm_up=0, weight_decay=0.01,
         betas=(0.9, 0.999), clip=1.0, ema=0.995))
     kl_weight: float = 1e-6
+    crop: int | None = None                      # pixels along a side of the random crops; None: whole squares
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ those of the released weights (reference: the published pre- and post-processing
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -149,7 +148,7 @@ class DayOfYear:
         sine, cosine, century = np.moveaxis(vector, -1, 0)
         span = self.last_year - self.first_year
         year = np.rint((century + 1) / 2 * span + self.first_year)
-        year = np.clip(year, datetime.MINYEAR, datetime.MAXYEAR).astype(int)
+        year = np.clip(year, self.first_year, self.last_year).astype(int)          # what is generated may lie beyond
         length = days_in(year)
         day_of_year = np.rint(np.arctan2(sine, cosine) % (2 * np.pi) * length / (2 * np.pi)).astype(int) % length
         day_of_year = np.where(day_of_year == 0, length, day_of_year)

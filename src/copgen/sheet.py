@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from copgen import __version__
-from copgen.drawing import INK, MONTHS, PAPER, RULE, SWATCH, TILE, WHITE, Canvas, Colour, fitting, world, year
+from copgen.drawing import INK, MONTHS, PAPER, RULE, SWATCH, TILE, WHITE, Canvas, Colour, fitting, world, year_line
 from copgen.modalities import Table
 from copgen.pictures import HEAT, RADAR_RANGES, TINTS, Relief, composite, picture, ramp, spread
 from copgen.scaling import Decibel, Legend, Linear, LogHeight
@@ -240,7 +240,7 @@ def tile(canvas: Canvas, plan: Plan, scene: Scene, name: str, x: float, y: float
 
 def scale_and_north(canvas: Canvas, x: float, y: float, length: float) -> None:
     """A bar of 500 m and an arrow to grid north, white on a dark veil."""
-    veil = Image.new("L", (TILE * canvas.scale, 26 * canvas.scale), 120)
+    veil = Image.new("L", (TILE * canvas.scale, 26 * canvas.scale), 150)
     canvas.image.paste(Image.new("RGB", veil.size, (0, 0, 0)), (round(x * canvas.scale), round((y + TILE - 26) * canvas.scale)), veil)
     base = y + TILE - 8
     canvas.line([(x + 8, base - 4), (x + 8, base), (x + 8 + length, base), (x + 8 + length, base - 4)], WHITE)
@@ -252,7 +252,7 @@ def scale_and_north(canvas: Canvas, x: float, y: float, length: float) -> None:
 
 
 def spread_tile(canvas: Canvas, plan: Plan, name: str, x: float, y: float) -> None:
-    values, top, unit = spread(plan.table[name], [sample[name] for sample in plan.samples])
+    values, top, unit = spread(plan.table[name], [sample[name] for sample in plan.samples if name in sample])
     canvas.paste(ramp(HEAT, values / top).astype(np.uint8), x, y, smooth=isinstance(plan.table[name].scale, LogHeight))
     bar = ramp(HEAT, np.linspace(1, 0, 64))[:, None].astype(np.uint8)
     canvas.paste(bar, x + TILE + 6, y, True, 7, TILE)
@@ -282,7 +282,7 @@ def label(canvas: Canvas, plan: Plan, name: str, x: float, y: float) -> None:
         case LogHeight() if plan.relief:
             relief_key(canvas, plan.relief, x, y)
         case Linear():
-            words, _, channels = composite(row)
+            words, channels = composite(row)
             for line in wrapped(words, 20):
                 canvas.text(x, y, line, 10)
                 y += 13
@@ -300,7 +300,7 @@ def relief_key(canvas: Canvas, relief: Relief, x: float, y: float) -> None:
     canvas.paste(ramp(TINTS, np.linspace(1, 0, 64))[:, None].astype(np.uint8), x, y, True, 10, 96)
     canvas.text(x + 15, y - 1, f"{relief.high:.0f} m", 10)
     canvas.text(x + 15, y + 85, f"{relief.low:.0f} m", 10)
-    canvas.text(x, y + 104, f"shading x {relief.exaggeration:.1f}", 10)
+    canvas.text(x, y + 104, f"slopes x {relief.exaggeration:.2g}", 10)
 
 
 def wrapped(words: str, width: int) -> list[str]:
@@ -314,7 +314,7 @@ def footer(canvas: Canvas, plan: Plan, y: float) -> float:
     canvas.line([(MARGIN, y), (plan.width - MARGIN, y)])
     words = f"copgen {__version__} · Generated layers are samples of what could be there, not observations."
     canvas.text(MARGIN, y + 8, words, 10)
-    return y + MARGIN + 4
+    return y + MARGIN + 18
 
 
 def place_tile(canvas: Canvas, scenes: Sequence[Scene], x: float, y: float) -> None:
@@ -328,4 +328,4 @@ def place_tile(canvas: Canvas, scenes: Sequence[Scene], x: float, y: float) -> N
         y += TILE / 2 + 22
     if days:
         canvas.text(x, y + 1, long_date(days[0]) if one else f"{len(days)} dates", 11, INK)
-        year(canvas, days, x, y + 28)
+        year_line(canvas, days, x, y + 28)

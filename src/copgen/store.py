@@ -44,7 +44,6 @@ class ModelRecord:
     backbone: BackboneConfig
     codecs: dict[str, str]                       # row -> the name of its codec's folder under vae/
     format: int = FORMAT
-    steps: int | None = None                     # the network calls it asks for by default, with its default solver
     notes: dict[str, Any] = field(default_factory=dict)
 
     def table(self, source: str) -> Table:
@@ -75,7 +74,7 @@ def describe(row: Modality) -> dict[str, Any]:
 def record_of(name: str, licence: str, table: Table, backbone: BackboneConfig, codecs: Mapping[str, str],
               steps: int | None = None, notes: Mapping[str, Any] | None = None) -> ModelRecord:
     return ModelRecord(name, licence, table.footprint, table.stride, table.patch, table.latent_channels,
-                       [describe(row) for row in table.rows], backbone, dict(codecs), steps=steps, notes=dict(notes or {}))
+                       [describe(row) for row in table.rows], backbone, dict(codecs), notes=dict(notes or {}))
 
 
 def save_record(record: ModelRecord, folder: Path) -> None:

@@ -33,7 +33,7 @@ def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, resume:
 
     def loss(network: nn.Module, numbers: NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(network, KLCodec)
-        x = turned(pixels(numbers), generator)
+        x = turned(cropped(pixels(numbers), recipe.train_vae.crop, generator), generator)
         moments = network.moments(x)
         noise = torch.randn(moments.chunk(2, 1)[0].shape, generator=generator)
         y = network.decode(draw(moments.float(), 1.0, noise)).float()
@@ -55,6 +55,14 @@ def pixel_reader(row: str, recipe: Recipe, source: Source) -> Callable[[NDArray[
     """Sample numbers -> pixels [B, C, H, W] in [-1, 1]."""
     scale = recipe.modalities[row].scale
     return lambda numbers: torch.from_numpy(scale.to_model(source.layers([row], [int(n) for n in numbers])[row]))
+
+
+def cropped(x: Tensor, side: int | None, generator: torch.Generator) -> Tensor:
+    """A random window of `side` pixels of each sample, the whole where that is smaller."""
+    if side is None or side >= x.shape[-1]:
+        return x
+    starts = torch.randint(0, x.shape[-1] - side + 1, (len(x), 2), generator=generator).tolist()
+    return torch.stack([sample[:, top : top + side, left : left + side] for sample, (top, left) in zip(x, starts, strict=True)])
 
 
 def turned(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from numpy.random import PCG64, Generator, SeedSequence
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]                                 # single precision is enough, and fast
+SMOOTH, COARSE = 150.0, 3                                         # fields without waves shorter than this are drawn on a coarser grid
 PIXEL = 10.0                                                      # metres: the truth is drawn at 10 m
 
 
@@ -26,13 +27,13 @@ def stream(seed: int, step: str) -> Generator:
 
 def padded(side: int) -> int:
     """Pixels of the square on which fields for `side` pixels are drawn."""
-    return -(-3 * side // 2 // 32) * 32
+    return -(-3 * side // 192) * 96
 
 
 @lru_cache(maxsize=96)
-def amplitude(side: int, slope: float, longest: float, shortest: float) -> Array:
+def amplitude(side: int, pixel: float, slope: float, longest: float, shortest: float) -> Array:
     """Fourier amplitudes of a field of unit variance with power k^-slope between two wavelengths in metres."""
-    k = np.fft.fftfreq(side, PIXEL)
+    k = np.fft.fftfreq(side, pixel)
     radius = np.hypot(k[:, None], k[None, :])
     radius[0, 0] = 1.0
     band = np.exp(-((radius * shortest) ** 2) / 2) / (1 + (radius * longest) ** -8)
@@ -48,11 +49,28 @@ def fields(rng: Generator, side: int, count: int, slope: float, longest: float =
     """`count` independent Gaussian fields [count, side, side] of zero mean and unit variance; `crop=False` leaves the periodic square."""
     size, pairs = padded(side), -(-count // 2)
     slope = round(5 * slope) / 5                                    # few different ones, so that their amplitudes are kept
-    white = rng.standard_normal((pairs, size, size, 2), dtype=np.float32).view(np.complex64)[..., 0]
-    white *= amplitude(size, slope, longest, shortest)
+    if shortest >= SMOOTH and crop:
+        to_fine = between(side, size // COARSE)
+        return to_fine @ drawn(rng, size // COARSE, PIXEL * COARSE, pairs, slope, longest, shortest)[:count] @ to_fine.T
     keep = side if crop else size
-    drawn = np.fft.ifft2(white)[:, :keep, :keep]
-    return np.stack([drawn.real, drawn.imag], axis=1).reshape(2 * pairs, keep, keep)[:count].astype(np.float32, copy=False)
+    return drawn(rng, size, PIXEL, pairs, slope, longest, shortest)[:count, :keep, :keep]
+
+
+def drawn(rng: Generator, size: int, pixel: float, pairs: int, slope: float, longest: float, shortest: float) -> Array:
+    """Periodic fields [2 pairs, size, size]: the real and imaginary parts of a complex one are independent."""
+    white = rng.standard_normal((pairs, size, size, 2), dtype=np.float32).view(np.complex64)[..., 0]
+    white *= amplitude(size, pixel, slope, longest, shortest)
+    both = np.fft.ifft2(white)
+    return np.stack([both.real, both.imag], axis=1).reshape(2 * pairs, size, size).astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=8)
+def between(side: int, coarse: int) -> Array:
+    """The matrix [side, coarse] of linear interpolation from coarse pixels, the second of which begins at the first fine one."""
+    at = (np.arange(side) - (COARSE - 1) / 2) / COARSE + 1
+    weights = np.maximum(1 - np.abs(at[:, None] - np.arange(coarse)), 0).astype(np.float32)
+    weights.setflags(write=False)
+    return weights
 
 
 def grid(side: int) -> tuple[Array, Array]:

@@ -31,8 +31,7 @@ class Ground:
     @property
     def slope(self) -> tuple[Array, Array]:
         """Rise per metre towards east and towards north."""
-        down, east = np.gradient(self.height, PIXEL)
-        return east, -down
+        return np.gradient(self.height, PIXEL, axis=1), -np.gradient(self.height, PIXEL, axis=0)
 
 
 def ground(where: Setting, side: int) -> Ground:
@@ -118,7 +117,9 @@ def highways(rng: Generator, side: int, lulc: NDArray[np.uint8]) -> Array:
     return np.clip(1.4 - away / rng.uniform(5, 12, (2, 1, 1)), 0, 1).max(0) * rng.uniform(0.4, 1)
 
 
-def cover(rng: Generator, where: Setting, side: int, height: Array, wet: Array, shore: Array, parcel: NDArray[np.int64]) -> NDArray[np.uint8]:
+def cover(
+    rng: Generator, where: Setting, side: int, height: Array, wet: Array, shore: Array, parcel: NDArray[np.int64]
+) -> NDArray[np.uint8]:
     """The class of every pixel: the greatest of scores made of climate, relief, patches of chance, and parcels."""
     chance = fields(rng, side, 6, slope=float(rng.uniform(2.7, 3.6)), shortest=20.0)
     broad = fields(rng, side, 2, slope=3.6, shortest=150.0)
@@ -130,16 +131,19 @@ def cover(rng: Generator, where: Setting, side: int, height: Array, wet: Array, 
     people = rng.normal(-1.7, 1.6) - 3.5 * abs(where.wetness - 0.55) - 1.2 * where.ruggedness - 0.1 * max(0.0, 4 - where.annual)
     field_luck = (rng.normal(0, 0.8, int(parcel.max()) + 1))[parcel]
     in_parcel = average_over(parcel, 0.9 * broad[0] + 0.3 * chance[1] - 7 * steep)
-    trees = 3.8 * (wetness - 0.50) - 7 * np.maximum(0.30 - wetness, 0) + 8 * where.wetness**2 * np.minimum(steep, 0.4) - 2.5 * ramp(-warm, 2, 8) + 1.1 * chance[0]
-    crops = 1.65 - 7.5 * (where.wetness - 0.52) ** 2 - 2.2 * ramp(-warm, -4, 2) - 2.0 * where.ruggedness + in_parcel + field_luck
+    trees = 3.8 * (wetness - 0.50) - 7 * np.maximum(0.30 - wetness, 0) - 2.5 * ramp(-warm, 2, 8) + 1.1 * chance[0]
+    trees += 8 * where.wetness**2 * np.minimum(steep, 0.4)                       # slopes too steep for fields
+    farming = 1.65 - 7.5 * (where.wetness - 0.52) ** 2 - 14 * max(0.22 - where.wetness, 0.0) - 2.0 * where.ruggedness
+    crops = farming - 2.2 * ramp(-warm, -4, 2) + in_parcel + field_luck
     built = people + 1.6 * average_over(parcel, broad[1]) + 0.8 * chance[2] - 8 * steep
     bare = 7.0 * (0.20 - wetness) + 3.5 * ramp(steep, 0.5, 1.0) + 1.6 * ramp(-warm, 1, 9) - 0.5 + 1.0 * chance[3]
     ice = 1.5 * (-warm - 7.5) - 2.5 * ramp(steep, 0.7, 1.3) + 0.6 * chance[4] - abs(luck[4])
     grass = 0.35 + 1.1 * ramp(-warm, -3, 8) - 3.0 * np.abs(wetness - 0.38) + 1.0 * chance[5]
-    scores = np.stack([trees, crops, built, bare, ice, grass]) + luck[:, None, None] * np.array([1, 1, 0.3, 0.7, 1, 0.8])[:, None, None]
+    luck *= np.array([1, 1, 0.3, 0.7, 1, 0.8])                                   # what makes one world differ from the next
+    scores = np.stack([trees, crops, built, bare, ice, grass]) + luck[:, None, None]
     lulc = CHOICES[scores.argmax(0)].astype(np.uint8)
     marsh = (shore < 2.5 + 1.5 * chance[4]) & (steep < 0.15) & (wetness > 0.3) & (chance[2] + luck[0] > -0.1)
     lulc[marsh & (lulc != BUILT) & (lulc != ICE)] = FLOODED
-    if rng.random() < 0.012:                                        # the map's own clouds: places never seen clear
+    if rng.random() < 0.006:                                        # the map's own clouds: places never seen clear
         lulc[broad[1] + chance[0] > 1.5] = CLOUDS
     return lulc

@@ -13,8 +13,9 @@ LOOKS = 4.4                                    # equivalent number of looks of S
 BLUR = 0.15                                    # neighbouring pixels share speckle: a pixel is finer than the resolution
 
 # mean dB of VV and VH, and how much they scatter from world to world
-LEVELS = {WATER: (-20.0, -27.5, 2.6), TREES: (-9.3, -14.8, 1.1), FLOODED: (-9.5, -16.8, 1.8), CROPS: (-12.8, -20.3, 1.3),
-          BUILT: (-6.3, -13.5, 1.5), BARE: (-14.5, -23.5, 2.6), ICE: (-10.5, -17.5, 3.0), CLOUDS: (-12.0, -18.5, 1.5), RANGE: (-13.2, -20.8, 1.5)}
+LEVELS = {WATER: (-20.0, -27.5, 2.6), TREES: (-9.3, -14.8, 1.1), FLOODED: (-9.5, -16.8, 1.8), CROPS: (-12.8, -19.2, 1.3),
+          BUILT: (-6.3, -13.5, 1.5), BARE: (-14.5, -22.2, 2.6), ICE: (-10.5, -17.5, 3.0), CLOUDS: (-12.0, -18.5, 1.5),
+          RANGE: (-13.0, -19.6, 1.5)}
 
 
 def backscatter(where: Setting, land: Ground, green: Array, snow: Array) -> Array:

@@ -48,9 +48,9 @@ def clouds(where: Setting, side: int) -> Clouds:
     if kind == 0:
         clear = np.zeros((side, side), np.float32)
         return Clouds(clear, clear, np.broadcast_to(clear, (12, side, side)), 0.0)
-    slope, longest, height = [(3.0, 900.0, rng.uniform(600, 2500)), (3.6, 1e5, rng.uniform(6000, 11000)),
+    slope, longest, height = [(3.4, 900.0, rng.uniform(600, 2500)), (3.6, 1e5, rng.uniform(6000, 11000)),
                               (3.3, 1e5, rng.uniform(1500, 5000))][kind - 1]
-    shape, detail = fields(rng, side, 2, slope, longest, crop=False)
+    shape, detail = fields(rng, side, 2, slope, longest, shortest=25.0, crop=False)
     cover = rng.beta(1.0, 2.0) if kind != 3 else rng.beta(2.0, 1.0)
     depth = np.clip(shape + 0.12 * detail - np.quantile(shape, 1 - min(cover, 0.98)), 0, None)
     depth *= {1: rng.uniform(1.2, 4.5), 2: rng.uniform(0.2, 0.8), 3: rng.uniform(1.0, 5)}[int(kind)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from copgen.synthetic.fields import Array, fields, logistic, ramp, smooth, stream
 from copgen.synthetic.ground import BARE, BUILT, CLOUDS, CROPS, FLOODED, ICE, RANGE, TREES, WATER, Ground
@@ -43,23 +44,23 @@ DRYING = np.array([.75, .75, .8, .85, .9, .9, .95, .95, 1., 1.05, 1.35, 1.5], np
 
 
 def reflectance(where: Setting, land: Ground) -> tuple[Array, Array, Array]:
-    """Surface reflectance [12, side, side] in full sun on flat and sloping ground, and the green cover and snow cover [side, side] in it."""
+    """Surface reflectance [12, side, side] under a clear sky, and the green cover and snow cover [side, side] that are in it."""
     rng = stream(where.seed, "surface")
     side = land.height.shape[0]
     texture = fields(rng, side, 4, slope=float(rng.uniform(1.8, 2.6)), longest=3000.0)
     green, kind = greenness(rng, where, land, texture)
     shares = mixture(rng, where, land, green, kind, texture).astype(np.float32)
     snow = snow_cover(rng, where, land, texture[3])
-    spectra = varied_spectra(rng, where)
+    spectra = varied_spectra(rng)
     total = np.tensordot(spectra, shares, axes=(0, 0))                                        # [12, side, side]
     moisture = np.clip(0.45 * where.rain + 0.13 * land.wet + 0.12 * texture[2] + rng.normal(0, 0.15), 0, 1)
     dry_land = (1 - green) * (land.lulc != WATER) * (land.lulc != ICE)
     total *= 1 - np.float32(0.32) * DRYING[:, None, None] * (moisture * dry_land).astype(np.float32)
-    plot = rng.normal(0, 1, (2, int(land.parcel.max()) + 1)).astype(np.float32)[:, land.parcel] * np.select(
-        [land.lulc == CROPS, land.lulc == TREES, land.lulc == RANGE], [1.0, 0.5, 0.3], 0.0).astype(np.float32)   # fields, stands, pastures
+    managed = np.select([land.lulc == CROPS, land.lulc == TREES, land.lulc == RANGE], [1.0, 0.5, 0.3], 0.0)  # fields, stands, pastures
+    plot = rng.normal(0, 1, (2, int(land.parcel.max()) + 1))[:, land.parcel] * managed
     lot = rng.normal(0, 1, int(land.block.max()) + 1)[land.block] * (land.lulc == BUILT)
     rough = np.where(land.lulc == WATER, 0.06, np.where(land.lulc == TREES, 0.13, 0.09))
-    total *= np.exp(rough * texture[0] + 0.10 * plot[0] + 0.28 * lot)                         # brightness
+    total *= np.exp(rough * texture[0] + 0.10 * plot[0] + 0.28 * lot).astype(np.float32)      # brightness
     tilt = (0.05 * texture[1] + 0.06 * plot[1]).astype(np.float32)
     total *= np.exp(np.linspace(-1, 1, 12, dtype=np.float32)[:, None, None] * tilt)           # colour
     snow = snow.astype(np.float32)
@@ -70,7 +71,7 @@ def reflectance(where: Setting, land: Ground) -> tuple[Array, Array, Array]:
     return smooth(total, 0.11), green, snow                                # the optics blur what is finer than a pixel
 
 
-def varied_spectra(rng: Generator, where: Setting) -> Array:
+def varied_spectra(rng: Generator) -> Array:
     """This world's endmembers: each somewhat brighter, steeper and wavier than the table's."""
     axis = np.linspace(-1, 1, len(BANDS))
     level, slope, bow = rng.normal(0, 1, (3, len(NAMES), 1)) * np.array([0.16, 0.09, 0.06])[:, None, None]
@@ -114,40 +115,46 @@ def greenness(rng: Generator, where: Setting, land: Ground, texture: Array) -> t
 
 def mixture(rng: Generator, where: Setting, land: Ground, green: Array, kind: Array, texture: Array) -> Array:
     """Shares of the endmembers in every pixel, [endmembers, side, side]; they sum to one."""
-    shares = dict.fromkeys(NAMES, np.zeros_like(green))
     is_ = {code: land.lulc == code for code in (WATER, TREES, FLOODED, CROPS, BUILT, BARE, ICE)}
-    conifer = np.clip(float(logistic((8 - where.annual) / 2)) + 0.35 * texture[1] * float(2 < where.annual < 13), 0, 1) * is_[TREES]
-    leaf = np.where(is_[CROPS], 0.15, 1.0)
-    shares["conifer"] = green * conifer
-    shares["broadleaf"] = green * (1 - conifer) * leaf * np.where(is_[TREES], 1, 0.65)
-    shares["crop"] = green - shares["conifer"] - shares["broadleaf"]
-    rest = 1 - green
-    reed_water = np.where(is_[FLOODED], rest * np.clip(0.55 + 0.25 * texture[2], 0, 1), 0.0)
+    flooded = np.where(is_[FLOODED], (1 - green) * np.clip(0.55 + 0.25 * texture[2], 0, 1), 0.0)
     litter = np.where(is_[TREES], 0.75, np.where(is_[BARE], 0.03, 0.50 + 0.2 * texture[2]))
-    litter = np.where(is_[CROPS], ((kind * 7.3) % 1 * 0.9)[land.parcel] * float(where.season > 170), litter)
-    litter = np.clip(litter, 0, 1) * (rest - reed_water)
-    shares["wood"] = litter * np.where(is_[TREES], 1.0, 0.12)
-    shares["straw"] = litter - shares["wood"]
-    dry, red = 1 - where.wetness, float(abs(where.lat) < 32) * rng.random()
-    weights = rng.dirichlet(np.array([0.3 + 2.5 * where.wetness, 1.2, 0.1 + 1.5 * red, 0.1 + 2.2 * dry**2, 0.2 + 0.9 * where.ruggedness]))
-    patchy = weights[:, None, None] * np.exp(0.55 * np.stack([-texture[1], texture[2], texture[1], -texture[2], texture[3]]))
-    soil = (rest - reed_water - litter) * patchy / patchy.sum(0)
-    for name, share in zip(("dark soil", "loam", "red soil", "sand", "rock"), soil, strict=True):
-        shares[name] = share
-    stack = np.stack([shares[name] for name in NAMES], dtype=np.float32)
+    litter = np.where(is_[CROPS], ((kind * 7.3) % 1 * 0.9)[land.parcel] * float(where.season > 170), litter)     # stubble after harvest
+    litter = np.clip(litter, 0, 1) * (1 - green - flooded)
+    wood = litter * np.where(is_[TREES], 1.0, 0.12)
+    shares = leaf_shares(where, is_, green, texture) | soil_shares(rng, where, 1 - green - flooded - litter, texture)
+    shares |= {"wood": wood, "straw": litter - wood, "green water": flooded}
+    stack = np.zeros((len(NAMES), *green.shape), np.float32)
+    put(stack, ~(is_[WATER] | is_[ICE] | is_[BUILT]), shares)
     put(stack, is_[WATER], water_shares(rng, land, texture))
-    put(stack, is_[FLOODED], {**{n: shares[n] for n in NAMES}, "green water": shares["green water"] + reed_water})
     put(stack, is_[ICE], {"snow": 0.72 + 0.1 * texture[2], "old ice": 0.28 - 0.1 * texture[2]})
-    put(stack, is_[BUILT], town_shares(rng, where, land, texture))
-    paved = land.road * ~is_[BUILT] * 0.8
+    if is_[BUILT].any():
+        put(stack, is_[BUILT], town_shares(rng, where, land, texture))
+    paved = (land.road * ~is_[BUILT] * 0.8).astype(np.float32)
     stack *= 1 - paved
     stack[NAMES.index("asphalt")] += paved
-    return np.clip(stack, 0, None)
+    return np.maximum(stack, 0)
 
 
-def put(stack: Array, where: Array, shares: dict[str, Array]) -> None:
-    for index, name in enumerate(NAMES):
-        stack[index] = np.where(where, shares.get(name, np.zeros(())), stack[index])
+def put(stack: Array, where: NDArray[np.bool_], shares: dict[str, Array]) -> None:
+    for name, share in shares.items():
+        np.copyto(stack[NAMES.index(name)], share, where=where, casting="same_kind")
+
+
+def leaf_shares(where: Setting, is_: dict[int, NDArray[np.bool_]], green: Array, texture: Array) -> dict[str, Array]:
+    """Green cover as needles, leaves of trees and shrubs, and crops and grass."""
+    needles = float(logistic((8 - where.annual) / 2)) + 0.35 * texture[1] * float(2 < where.annual < 13)
+    conifer = green * np.clip(needles, 0, 1) * is_[TREES]
+    broadleaf = (green - conifer) * np.where(is_[CROPS], 0.10, np.where(is_[TREES], 1.0, 0.65))
+    return {"conifer": conifer, "broadleaf": broadleaf, "crop": green - conifer - broadleaf}
+
+
+def soil_shares(rng: Generator, where: Setting, bare: Array, texture: Array) -> dict[str, Array]:
+    """What is neither leaf nor litter nor water, as a patchy mixture of this world's soils."""
+    dry, red = 1 - where.wetness, float(abs(where.lat) < 32) * rng.random()
+    likely = np.array([0.3 + 2.5 * where.wetness, 1.2, 0.1 + 1.5 * red, 0.1 + 2.2 * dry**2, 0.2 + 0.9 * where.ruggedness])
+    weights = rng.dirichlet(likely).astype(np.float32)[:, None, None]
+    patchy = weights * np.exp(np.float32(0.55) * np.stack([-texture[1], texture[2], texture[1], -texture[2], texture[3]]))
+    return dict(zip(("dark soil", "loam", "red soil", "sand", "rock"), bare * patchy / patchy.sum(0), strict=True))
 
 
 def water_shares(rng: Generator, land: Ground, texture: Array) -> dict[str, Array]:
@@ -174,10 +181,10 @@ def snow_cover(rng: Generator, where: Setting, land: Ground, texture: Array) -> 
     """0..1: the season's snow, more of it where it is higher and colder; canopies, towns and open water hide it."""
     warm = where.temperature(lag=12) + rng.normal(0, 2.0) - 0.006 * (land.height - where.base)
     deep = rng.uniform(0.45, 1.0)
-    amount = logistic(-(warm + 2.8) / 0.9 + 0.5 * texture + 1.5 * (where.wetness - 0.45))
-    hidden = np.select([land.lulc == TREES, land.lulc == BUILT, land.lulc == WATER], [0.35, 0.55, 1.0], np.clip(deep + 0.15 * texture, 0.2, 0.97))
+    amount = logistic(-(warm + 3.5) / 0.9 + 0.5 * texture + 1.5 * (where.wetness - 0.45))
+    shown = np.select([land.lulc == TREES, land.lulc == BUILT], [0.35, 0.55], np.clip(deep + 0.15 * texture, 0.2, 0.97))
     frozen = float(where.temperature(lag=25) < -3 and where.base > 0)
-    return amount * np.where(land.lulc == WATER, frozen * 0.9, hidden)
+    return amount * np.where(land.lulc == WATER, frozen * 0.9, shown)
 
 
 def illumination(where: Setting, land: Ground) -> Array:

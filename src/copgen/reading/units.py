@@ -38,6 +38,11 @@ class Quantity(Protocol):
         """The options it takes besides bands."""
         ...
 
+    @property
+    def scaled(self) -> bool:
+        """Whether a file's own scale and offset are applied first."""
+        ...
+
     def is_missing(self, values: FloatArray) -> NDArray[np.bool_]:
         """Which values mean no data, besides what the file itself says."""
         ...
@@ -57,6 +62,7 @@ class Reflectance:
 
     units: tuple[str, ...] = ("dn", "reflectance")
     options: tuple[str, ...] = ("unit", "offset")
+    scaled: bool = False                         # digital numbers as stored are the unit
 
     def is_missing(self, values: FloatArray) -> NDArray[np.bool_]:
         return values == 0
@@ -68,7 +74,7 @@ class Reflectance:
             if top > 20:
                 raise ValueError(f"{file}: unit=reflectance is stated, but its 99th percentile is {top:g}, and a reflectance is at most "
                                  f"about 1; leave unit=reflectance out if these are digital numbers")
-        elif top <= 2 and (fractions or len(samples) > 3):
+        elif top <= 2 and (fractions or "B02" in samples):
             raise ValueError(f"{file}: these look like reflectances of 0..1 (99th percentile {top:.3g}), and digital numbers "
                              f"(reflectance x {FULL_SCALE}) are needed; add unit=reflectance, or multiply the file by {FULL_SCALE}")
         numbers = {band: self.convert(values, {"unit": options.get("unit", "dn")}) for band, values in samples.items()}
@@ -106,6 +112,7 @@ class Radar:
 
     units: tuple[str, ...] = ("linear", "dB")
     options: tuple[str, ...] = ("unit",)
+    scaled: bool = True
 
     def is_missing(self, values: FloatArray) -> NDArray[np.bool_]:
         return np.zeros(values.shape, bool)
@@ -139,6 +146,7 @@ class Height:
 
     units: tuple[str, ...] = ("m",)
     options: tuple[str, ...] = ("unit",)
+    scaled: bool = True
     lowest: float = -12_000
     highest: float = 9_000
 
@@ -165,6 +173,7 @@ class Classes:
 
     legend: Legend
     units: tuple[str, ...] = ()
+    scaled: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -39,6 +39,11 @@ class Grid:
     def is_axis_aligned(self) -> bool:
         return self.transform.b == 0 and self.transform.d == 0
 
+    def from_pixel(self, col: float, row: float) -> Grid:
+        """The same grid, counted from another pixel."""
+        t = self.transform
+        return Grid(self.crs, Affine(t.a, t.b, t.a * col + t.b * row + t.c, t.d, t.e, t.d * col + t.e * row + t.f))
+
 
 @dataclass(frozen=True)
 class Raster:
@@ -74,6 +79,8 @@ def describe(path: Path) -> Raster:
         transform = dataset.transform
         if transform == Affine.identity() or not math.isfinite(transform.determinant) or transform.determinant == 0:
             raise ValueError(f"{path}: has no geotransform, so its pixels have no place on the ground; georeference it first")
+        if not (dataset.crs.is_projected or dataset.crs.is_geographic):
+            raise ValueError(f"{path}: its coordinate reference system is a local one, without a place on Earth; georeference it first")
         if any("complex" in dtype for dtype in dataset.dtypes):
             raise ValueError(f"{path}: holds complex numbers; give terrain-corrected power (RTC), not single-look complex data")
         return Raster(

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine
 from rasterio.warp import transform as warp_points
 from rasterio.windows import Window
 
-from copgen.rasters import Grid, Raster
+from copgen.reading.rasters import Grid, Raster
 from copgen.scene import Footprint
 
 FloatArray = NDArray[np.float64]
 
 INSIDE = 1e-3                                    # pixels that a square may reach beyond the data: rounding in the file's numbers
-TRUE_SCALE = 0.02                                # a CRS whose metre differs more than this from the ground's is not used
+TRUE_SCALE = 0.05                                # a CRS whose metre differs more than this from the ground's is not used
 EARTH_RADIUS = 6_371_008.8                       # metres, the mean
 WGS84 = CRS.from_epsg(4326)
 
@@ -30,7 +30,7 @@ def warp(source: CRS, target: CRS, xs: FloatArray, ys: FloatArray) -> tuple[Floa
         return xs, ys
     try:
         x, y = warp_points(source, target, xs.ravel().tolist(), ys.ravel().tolist())
-    except RasterioError as error:
+    except (RasterioError, CRSError) as error:
         raise ValueError(f"no transformation is known between {label(source)} and {label(target)}; "
                          f"warp the file to a UTM zone first, such as with gdalwarp -t_srs") from error
     return np.reshape(x, xs.shape), np.reshape(y, ys.shape)
@@ -93,8 +93,9 @@ def choose(raster: Raster, crs: CRS, side: float, step: float, window: tuple[flo
         square = Footprint(crs, left + x, top - y, float(side))
         if covers(raster, square):
             return square
-    raise ValueError(f"{raster.path}: shows {right - left:g} x {top - bottom:g} m, and a square of {side:g} x {side:g} m is needed; "
-                     f"give a larger cut-out")
+    slanted = min(right - left, top - bottom) >= side
+    raise ValueError(f"{raster.path}: shows {right - left:g} x {top - bottom:g} m{' overall, slanted' if slanted else ''} in {label(crs)}, "
+                     f"and a square of {side:g} x {side:g} m is needed; give a larger cut-out")
 
 
 def lattice(x: float, y: float, step: float) -> Iterator[tuple[float, float]]:
@@ -173,22 +174,6 @@ def window_over(raster: Raster, square: Footprint, margin: int = 2) -> Window:
     left, right = max(math.floor(first_col) - margin, 0), min(math.ceil(last_col) + margin, raster.width)
     up, down = max(math.floor(first_row) - margin, 0), min(math.ceil(last_row) + margin, raster.height)
     return Window(left, up, right - left, down - up)
-
-
-def touched(raster: Raster, square: Footprint, window: Window) -> NDArray[np.bool_]:
-    """Which pixels of the window the square touches: exact in the raster's CRS, within half a pixel between CRSs."""
-    cols, rows = np.arange(window.width) + window.col_off, np.arange(window.height) + window.row_off
-    if same_crs(raster.grid.crs, square.crs) and raster.grid.is_axis_aligned:
-        first_col, first_row, last_col, last_row = square_in_pixels(raster, square)
-        across = (cols + 1 > first_col + INSIDE) & (cols < last_col - INSIDE)
-        down = (rows + 1 > first_row + INSIDE) & (rows < last_row - INSIDE)
-        return down[:, None] & across
-    centres = np.meshgrid(cols + 0.5, rows + 0.5)
-    xs, ys = warp(raster.grid.crs, square.crs, *affine(raster.grid.transform, *centres))
-    reach = [np.abs(np.diff(v, axis=axis)).max(initial=0) / 2 for v, axis in ((xs, 1), (xs, 0), (ys, 1), (ys, 0))]
-    left, bottom, right, top = square.bounds
-    wide, high = max(reach[:2]), max(reach[2:])
-    return (xs > left - wide) & (xs < right + wide) & (ys > bottom - high) & (ys < top + high)
 
 
 def bounds_of(chosen: NDArray[np.bool_], grid: Grid, crs: CRS) -> tuple[float, float, float, float]:

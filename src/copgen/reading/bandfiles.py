@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from copgen.modalities import Modality, Table
-from copgen.rasters import Raster, describe
+from copgen.reading.rasters import Raster, describe
 
 SUFFIXES = (".tif", ".tiff", ".jp2")
 S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
@@ -65,9 +65,9 @@ def complete(asked: str, path: Path, rows: tuple[Modality, ...], candidates: Map
     """One file for every band of the rows, or ValueError with the way out."""
     missing = [band for row in rows for band in row.bands if band not in candidates]
     if missing:
-        there = [row.name for row in rows if not set(row.bands) & set(missing)]
+        there = [f"{row.name}={path.name}" for row in rows if not set(row.bands) & set(missing)]
         have = ", ".join(candidates) or "none that is recognised"
-        way_out = (f"give only the rows that are complete, such as {there[0]}={path.name}" if there
+        way_out = (f"give only the rows that are complete: {', '.join(there)}" if there
                    else "name the file's bands with bands=NAME:NAME:... or add the missing ones")
         raise ValueError(f"{path}: {asked} needs the bands {', '.join(missing)} too, and there are {have}; {way_out}")
     bands = {band: best(path, band, row, candidates[band]) for row in rows for band in row.bands}

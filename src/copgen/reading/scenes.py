@@ -1,4 +1,4 @@
-"""Which scene do these files show? Real rasters of one place, cut to the one square of ground that the model sees."""
+"""From inputs to a scene: where the bands are, one square, the layers cut to it, the place, the date and the provenance."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from copgen import squares
-from copgen.acquired import acquisition_day, carries_offset, scene_day
-from copgen.bandfiles import Found, find_bands
 from copgen.modalities import TABLE, Modality, Table
-from copgen.rasters import Grid, Raster, read_window, sha256
-from copgen.resampling import fill_nearest, resample
+from copgen.reading import squares
+from copgen.reading.acquired import acquisition_day, carries_offset, scene_day
+from copgen.reading.bandfiles import Found, find_bands
+from copgen.reading.rasters import Grid, Raster, read_window, sha256
+from copgen.reading.resampling import fill_nearest, resample, touched
+from copgen.reading.units import OFFSET_WAY_OUT, Quantity, check_options, offset_of, quantity_of
 from copgen.scene import Footprint, Scene, checked_date, checked_place, parse_date, parse_place
-from copgen.units import OFFSET_WAY_OUT, Quantity, check_options, offset_of, quantity_of
 
 OPTIONS = ("bands", "unit", "codes", "offset")
 MOST_FILLED = 0.05                               # the largest share of a layer that `fill` may make up
@@ -88,9 +88,13 @@ def read_scene(
     plans = planned(inputs, table)
     first = plans[0][1].first
     crs = squares.scene_crs(first)
-    step = math.lcm(*(table[row].resolution or 1 for row in table.images))         # no native pixel of a stacked file is cut
-    square = squares.choose(first, crs, table.footprint, step, window)
+    square = squares.choose(first, crs, table.footprint, corner_step(table), window)
     return read_onto(square, plans, table=table, place=place, date=date, fill=fill, name=name or inputs[0].path.stem)
+
+
+def corner_step(table: Table) -> int:
+    """Metres between the corners that a square may have, so that no native pixel of a stacked file is cut: 60 m."""
+    return math.lcm(*(table[row].resolution or 1 for row in table.images))
 
 
 def planned(inputs: Sequence[Input], table: Table = TABLE) -> list[tuple[Input, Found]]:
@@ -169,9 +173,9 @@ def read_pieces(row: Modality, found: Found, square: Footprint) -> list[Piece]:
         window = squares.window_over(raster, square)
         codes = row.legend.codes if row.legend else None
         values, valid = read_window(raster, [found.bands[band].index for band in bands], window, classes=codes,
-                                    scaled=row.product in ("DEM", "S1RTC"))
-        grid = Grid(raster.grid.crs, raster.grid.transform * raster.grid.transform.translation(window.col_off, window.row_off))
-        inside = squares.touched(raster, square, window)
+                                    scaled=quantity_of(row).scaled)
+        grid = raster.grid.from_pixel(window.col_off, window.row_off)
+        inside = touched(grid, window.height, window.width, square)
         pieces.append(Piece(tuple(bands), raster, grid, np.where(valid, values, np.nan), inside))
     return pieces
 
@@ -183,7 +187,7 @@ def settled(piece: Piece, row: Modality, quantity: Quantity, square: Footprint, 
     share = float(bad.sum() / piece.inside.sum())
     if bad.any():
         where = squares.in_words(squares.bounds_of(bad, piece.grid, square.crs))
-        amount = f"{share:.2%}" if share >= 1e-4 else f"{bad.sum()} pixels"
+        amount = f"{share:.2%} ({bad.sum()} pixels)"
         if not fill or share > MOST_FILLED:
             way_out = ("choose another square with --window EASTING,NORTHING" if share > MOST_FILLED else
                        "choose another square with --window EASTING,NORTHING, or fill from the nearest pixels with --fill")
@@ -211,11 +215,14 @@ def on_square(row: Modality, pieces: Iterable[Piece], quantity: Quantity, option
 def name_warnings(one: Input, found: Found) -> list[str]:
     """A product name of a late processing baseline, where no offset is stated."""
     optical = found.rows[0].product in ("S2L1C", "S2L2A")
-    late = optical and any(carries_offset(file.raster.path, file.raster.tags) for file in found.bands.values())
-    if not late or offset_of(str(one.path), one.options):
+    if not optical or offset_of(str(one.path), one.options):
         return []
-    return [f"{one.path}: its product name is of processing baseline 04.00 or later, whose digital numbers carry an offset of 1000; "
-            f"{OFFSET_WAY_OUT}"]
+    if any(carries_offset(file.raster.path, file.raster.tags) for file in found.bands.values()):
+        return [f"{one.path}: its product name is of processing baseline 04.00 or later, whose digital numbers carry an offset of 1000; "
+                f"{OFFSET_WAY_OUT}"]
+    if any(round(file.raster.offsets[file.index - 1] / file.raster.scales[file.index - 1]) == -1000 for file in found.bands.values()):
+        return [f"{one.path}: by its own scale and offset, its digital numbers carry an offset of 1000; {OFFSET_WAY_OUT}"]
+    return []
 
 
 # --- place, date and provenance -----------------------------------------------------------------------------------------------------

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from copgen.rasters import Grid
-from copgen.squares import affine, same_crs, to_pixels
+from copgen.reading.rasters import Grid
+from copgen.reading.squares import INSIDE, affine, same_crs, to_pixels, warp
+from copgen.scene import Footprint
 
 FloatArray = NDArray[np.float64]
+Nodes = tuple[FloatArray, FloatArray]            # two coordinates at NODES x NODES points
 
 SNAP = 1e-4                                      # pixels: grids nearer than this are the same grid, written with rounding
 COARSER = 1.01                                   # from this ratio of pixel sizes on, pixels are averaged
@@ -87,48 +89,70 @@ def snapped(x: float, near: float) -> float:
 # --- between CRSs -------------------------------------------------------------------------------------------------------------------
 
 def warped(values: FloatArray, source: Grid, target: Grid, side: int, classes: bool) -> FloatArray:
-    """Averages and majorities over subpixels a quarter of a source pixel wide, bilinear else."""
+    """Means and majorities over subpixels an eighth of a source pixel wide; along an axis that gets no coarser, bilinear."""
     nodes = node_positions(source, target, side)
-    ratio = max(math.hypot(float(np.ptp(part[NODES // 2, :])), float(np.ptp(part[:, NODES // 2]))) for part in nodes) / side
-    if not classes and ratio <= COARSER:
-        return bilinear(values, *positions(nodes, side, np.arange(side) + 0.5, np.arange(side) + 0.5))
-    parts = max(math.ceil(ratio), min(math.ceil(4 * ratio), 24), 4)
+    down, right = (max(parts_for(ratio), 4 if classes else 1) for ratio in ratios(nodes, side))
     if classes:
-        return majority(lambda v: subpixel_mean(v, nodes, side, parts), values)
-    return subpixel_mean(values, nodes, side, parts)
+        return majority(lambda v: subpixel_mean(v, nodes, side, down, right, nearest), values)
+    return subpixel_mean(values, nodes, side, down, right, nearest if min(down, right) > 1 else bilinear)
 
 
-def node_positions(source: Grid, target: Grid, side: int) -> tuple[FloatArray, FloatArray]:
+def ratios(nodes: Nodes, side: int) -> tuple[float, float]:
+    """Source pixels a target pixel, downwards and to the right, in the middle."""
+    half = NODES // 2
+    down = math.hypot(*(float(part[-1, half] - part[0, half]) for part in nodes))
+    right = math.hypot(*(float(part[half, -1] - part[half, 0]) for part in nodes))
+    return down / side, right / side
+
+
+def parts_for(ratio: float) -> int:
+    return 1 if ratio <= COARSER else max(math.ceil(ratio), min(math.ceil(8 * ratio), 48))
+
+
+def node_positions(source: Grid, target: Grid, side: int) -> Nodes:
     """Columns and rows of `source` [NODES, NODES] at a lattice over the target."""
     at = np.linspace(0, side, NODES)
     cols, rows = np.meshgrid(at, at)
     return to_pixels(source, target.crs, *affine(target.transform, cols, rows))
 
 
-def positions(nodes: tuple[FloatArray, FloatArray], side: int, rows: NDArray, cols: NDArray) -> tuple[FloatArray, FloatArray]:
-    """Columns and rows of the source at target rows x cols (fractions), between the nodes."""
-    scale = side / (NODES - 1)
-    down, across = (at_nodes(v / scale) for v in (rows, cols))
+def between(nodes: Nodes, height: int, width: int, rows: NDArray, cols: NDArray) -> Nodes:
+    """What the nodes over height x width pixels say at rows x cols (fractions), linearly between them."""
+    down, across = at_nodes(rows / height), at_nodes(cols / width)
     return down @ nodes[0] @ across.T, down @ nodes[1] @ across.T
 
 
-def at_nodes(x: NDArray) -> FloatArray:
-    return np.clip(1 - np.abs(x[:, None] - np.arange(NODES)), 0, None)
+def at_nodes(part: NDArray) -> FloatArray:
+    return np.clip(1 - np.abs(part[:, None] * (NODES - 1) - np.arange(NODES)), 0, None)
 
 
-def subpixel_mean(values: FloatArray, nodes: tuple[FloatArray, FloatArray], side: int, parts: int) -> FloatArray:
-    """The mean of parts x parts nearest values in each target pixel; a few rows at a time."""
-    cols = (np.arange(side * parts) + 0.5) / parts
+def subpixel_mean(
+    values: FloatArray, nodes: Nodes, side: int, down: int, right: int, sample: Callable[[FloatArray, FloatArray, FloatArray], FloatArray],
+) -> FloatArray:
+    """The mean of down x right samples in each target pixel; a target row at a time."""
+    cols = (np.arange(side * right) + 0.5) / right
     out = []
     for row in range(side):
-        x, y = positions(nodes, side, row + (np.arange(parts) + 0.5) / parts, cols)
-        picked = values[:, nearest(y, values.shape[1]), nearest(x, values.shape[2])]      # [n, parts, side * parts]
-        out.append(picked.reshape(len(values), parts, side, parts).mean(axis=(1, 3)))
+        x, y = between(nodes, side, side, row + (np.arange(down) + 0.5) / down, cols)
+        out.append(sample(values, x, y).reshape(len(values), down, side, right).mean(axis=(1, 3)))
     return np.stack(out, axis=1)
 
 
-def nearest(x: FloatArray, pixels: int) -> NDArray[np.int64]:
-    return np.clip(np.floor(x), 0, pixels - 1).astype(np.int64)
+def touched(source: Grid, height: int, width: int, square: Footprint) -> NDArray[np.bool_]:
+    """Which of height x width pixels the square touches: exact in the square's CRS, to half a pixel's slant between CRSs."""
+    left, bottom, right, top = square.bounds
+    lines = np.linspace(0, height, NODES), np.linspace(0, width, NODES)
+    corners = np.meshgrid(lines[1], lines[0])
+    nodes = warp(source.crs, square.crs, *affine(source.transform, *corners))
+    xs, ys = between(nodes, height, width, np.arange(height) + 0.5, np.arange(width) + 0.5)
+    half_x, half_y = ((np.ptp(part[NODES // 2, :]) / width + np.ptp(part[:, NODES // 2]) / height) / 2 * (1 - 2 * INSIDE) for part in nodes)
+    return (xs > left - half_x) & (xs < right + half_x) & (ys > bottom - half_y) & (ys < top + half_y)
+
+
+def nearest(values: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Values of the pixels that hold columns x and rows y [h, w]."""
+    _, height, width = values.shape
+    return values[:, np.clip(np.floor(y), 0, height - 1).astype(int), np.clip(np.floor(x), 0, width - 1).astype(int)]
 
 
 def bilinear(values: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:

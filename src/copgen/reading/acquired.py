@@ -11,9 +11,11 @@ import numpy as np
 
 from copgen.scene import parse_date
 
-PRODUCT_NAMES = (
-    re.compile(r"S2[A-Z]_(?:MSI|OPER_\w*?MSI)_?L?(?:1C|2A|L1C|L2A)\w*?_(\d{8})T\d{5,6}", re.IGNORECASE),
-    re.compile(r"S1[A-Z]_[A-Z0-9]{2}_[A-Z0-9_]{4,8}?_(\d{8})T\d{6}", re.IGNORECASE),
+PRODUCT_NAMES = (                                # each with the first day of acquisition
+    re.compile(r"S2[A-Z]_MSIL(?:1C|2A)_(\d{8})T\d{5,6}"),
+    re.compile(r"S1[A-Z]_[A-Z0-9]{2}_[A-Z0-9]{3,4}_[A-Z0-9]{4}_(\d{8})T\d{6}"),
+    re.compile(r"(?<![A-Za-z0-9])T\d\d[A-Z]{3}_(\d{8})T\d{6}"),         # a band's file in a Sentinel-2 product
+    re.compile(r"(?<!\d)(\d{8})T\d{6}_\d{8}T\d{6}_T\d\d[A-Z]{3}"),     # Earth Engine's names
 )
 # processing baseline 04.00 and later: the product's digital numbers carry an offset of 1000
 LATE_BASELINE = re.compile(r"_N(?:0[4-9]|[1-9]\d)\d\d(?:_|$|\.)")
@@ -82,4 +84,5 @@ def is_year_mark(day: np.datetime64) -> bool:
 
 def carries_offset(path: Path, tags: Mapping[str, str]) -> bool:
     """Whether the product name, in the path or the tags, is of processing baseline 04.00 or later."""
-    return any(LATE_BASELINE.search(text) for text in (*path.parts, *tags.values()))
+    names = [text for text in tags.values() if text.startswith("S2")]
+    return any(LATE_BASELINE.search(text) for text in (*path.parts, *names))

@@ -1,0 +1,80 @@
+"""What several test files share: a model small enough to draw from in a fraction of a second, and the real samples."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from copgen.backbone import BackboneConfig, UViT
+from copgen.codec import CodecConfig, KLCodec
+from copgen.modalities import Table
+from copgen.scene import Scene
+from copgen.store import save_model
+
+torch.set_num_threads(1)                         # the tests are small, and other work may share the cores
+
+TINY = Table(patch=4)
+REPOSITORY = Path(__file__).parent.parent
+
+
+def filled(network: nn.Module, seed: int) -> nn.Module:
+    """Weights of normal size from a seed alone, so that a network's output depends on all its inputs."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            fan_in = max(parameter[0].numel(), 1) if parameter.ndim > 1 else 16
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5 + (1.0 if parameter.ndim == 1 else 0.0))
+    return network.eval()
+
+
+def tiny_codec(channels: int, seed: int = 0) -> KLCodec:
+    config = CodecConfig(channels, width=8, multipliers=(1, 2), blocks=1, stem=4, groups=4, attention=False)
+    codec = filled(KLCodec(config, scaling_factor=0.5), seed)
+    assert isinstance(codec, KLCodec)
+    return codec
+
+
+def tiny_backbone(table: Table = TINY, seed: int = 0) -> UViT:
+    backbone = filled(UViT(table, BackboneConfig(width=32, depth=2, heads=2)), seed)
+    assert isinstance(backbone, UViT)
+    return backbone
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model of all twelve rows (222 tokens, width 32) with random weights; read it, don't write to it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    codecs = {name: tiny_codec(TINY[name].channels, seed) for seed, name in enumerate(TINY.images)}
+    save_model(folder, "tiny", "Apache-2.0", tiny_backbone(), codecs, notes={"what": "random weights, for tests"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scene() -> Scene:
+    """All twelve layers, plausible in every unit, from a seed."""
+    random = np.random.default_rng(7)
+    layers: dict[str, np.ndarray] = {"place": np.array([55.95, -3.19]), "date": np.array(["2021-07-23"], "datetime64[D]")}
+    for name in TINY.images:
+        shape, legend = TINY.layer_shape(name), TINY[name].legend
+        smooth = np.add.outer(*[np.linspace(0, 1, shape[-1])] * 2)[None] / 2 * random.uniform(0.5, 1, (shape[0], 1, 1))
+        if legend:
+            layers[name] = np.asarray(legend.codes)[(smooth * (legend.classes - 1)).astype(int)]
+        elif name == "dem":
+            layers[name] = 10 + 300 * smooth
+        else:
+            layers[name] = (0.01 + 0.2 * smooth) * (1 if name == "s1rtc" else 10_000) * random.uniform(0.8, 1.2, shape)
+    return Scene(layers, name="hills", table=TINY)
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of real TerraMesh cells, which is not in the repository."""
+    folder = Path(os.environ.get("COPGEN_SAMPLES", REPOSITORY.parent / "shared" / "data" / "terramesh"))
+    if not folder.is_dir():
+        pytest.skip(f"no real samples in {folder}; COPGEN_SAMPLES says where they are")
+    return folder

@@ -1,0 +1,57 @@
+"""What may import what: a module imports only from layers below it, plus the few arrows written down here."""
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src" / "copgen"
+LAYERS = [
+    {"scaling", "diffusion", "config"},
+    {"modalities"},
+    {"scene", "codec", "backbone", "shards"},
+    {"store", "published", "model", "synthetic", "reading", "majortom", "writing", "pictures", "drawing", "sheet"},
+    {"training", "recipe", "sources", "encode", "train_vae", "train_backbone", "evaluation", "job"},
+    {"cli"},
+]
+ARROWS = {                                       # within a layer
+    ("published", "store"), ("model", "store"), ("model", "published"), ("majortom", "reading"), ("pictures", "drawing"),
+    ("sheet", "pictures"), ("sheet", "drawing"), ("sheet", "writing"),
+    ("recipe", "training"), ("encode", "sources"), ("train_vae", "recipe"), ("train_vae", "sources"), ("train_vae", "training"),
+    ("train_backbone", "recipe"), ("train_backbone", "training"),
+}
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+
+def modules():
+    """Every module and package of copgen with the files it consists of."""
+    for path in sorted(SOURCE.iterdir()):
+        if path.suffix == ".py" and path.stem != "__init__":
+            yield path.stem, [path]
+        elif (path / "__init__.py").is_file():
+            yield path.name, sorted(path.rglob("*.py"))
+
+
+def imported(path):
+    """The copgen modules a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" if node.module == "copgen" else node.module for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("copgen.") and not name.startswith("copgen.__"))
+
+
+def test_every_module_has_a_layer():
+    assert {name for name, _ in modules()} == set(LAYER)
+
+
+def test_imports_point_downwards():
+    upward = [f"{name} imports {other}" for name, files in modules() for file in files for other in imported(file)
+              if other != name and LAYER[other] >= LAYER[name] and (name, other) not in ARROWS]
+    assert not upward
+
+
+def test_no_arrow_is_left_over():
+    used = {(name, other) for name, files in modules() for file in files for other in imported(file)}
+    assert used >= ARROWS
