@@ -26,9 +26,10 @@ def filled(network: nn.Module, seed: int) -> nn.Module:
     """Weights of normal size from a seed alone, so that a network's output depends on all its inputs."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in network.parameters():
-            fan_in = max(parameter[0].numel(), 1) if parameter.ndim > 1 else 16
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5 + (1.0 if parameter.ndim == 1 else 0.0))
+        for name, parameter in network.named_parameters():
+            fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
+            centre = 1.0 if parameter.ndim == 1 and name.endswith("weight") else 0.0        # norms
+            parameter.copy_(centre + torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
     return network.eval()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "copgen"
 LAYERS = [
-    {"scaling", "diffusion", "config"},
+    {"scaling", "diffusion", "config", "files"},
     {"modalities"},
     {"scene", "codec", "backbone", "shards"},
     {"store", "published", "model", "synthetic", "reading", "majortom", "writing", "pictures", "drawing", "sheet"},
@@ -14,7 +14,7 @@ LAYERS = [
 ]
 ARROWS = {                                       # within a layer
     ("published", "store"), ("model", "store"), ("model", "published"), ("majortom", "reading"), ("pictures", "drawing"),
-    ("sheet", "pictures"), ("sheet", "drawing"), ("sheet", "writing"),
+    ("sheet", "pictures"), ("sheet", "drawing"),
     ("recipe", "training"), ("encode", "sources"), ("train_vae", "recipe"), ("train_vae", "sources"), ("train_vae", "training"),
     ("train_backbone", "recipe"), ("train_backbone", "training"),
 }

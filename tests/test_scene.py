@@ -74,9 +74,10 @@ def test_layers_are_checked_against_the_scenes_own_table() -> None:
 def test_all_rows_lie_on_the_same_square(left: int, top: int) -> None:
     ground = Footprint(CRS.from_epsg(32630), left, top)
     for name in TABLE.images:
-        transform, side = ground.transform(TABLE[name].resolution), TABLE.side(name)
-        assert transform * (0, 0) == (left, top)
-        assert transform * (side, side) == (left + 1920, top - 1920)
+        resolution, side = TABLE[name].resolution, TABLE.side(name)
+        a, b, c, d, e, f = ground.transform(resolution or 0)[:6]
+        assert (b, c, d, f) == (0, left, 0, top)
+        assert (c + a * side, f + e * side) == (left + 1920, top - 1920)
     assert ground.bounds == (left, top - 1920, left + 1920, top)
 
 

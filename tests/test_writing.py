@@ -15,10 +15,11 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
+from copgen.files import check_target, write_json, write_whole
 from copgen.modalities import TABLE, Modality, Table
 from copgen.scaling import Decibel, Legend, Linear, LogHeight
 from copgen.scene import Footprint, Scene
-from copgen.writing import check_target, file_names, raster_name, save_scene, scene_files, write_json, write_whole
+from copgen.writing import file_names, raster_name, save_scene, scene_files
 
 UTM = Footprint(CRS.from_epsg(32722), left=790396.040382004, top=7197879.252334284)
 
@@ -184,7 +185,7 @@ def test_a_full_disk_leaves_nothing(call: int, tmp_path: Path, monkeypatch: pyte
         if next(calls) == call:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("copgen.writing.os.fsync", full)
+    monkeypatch.setattr("copgen.files.os.fsync", full)
     with pytest.raises(ValueError, match=r"No space left on device.*free some space"):
         save_scene(whole_scene(), tmp_path / "out" / "sample-000")
     assert list(tmp_path.iterdir()) == []
@@ -196,7 +197,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Mo
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("copgen.writing.os.fsync", full)
+    monkeypatch.setattr("copgen.files.os.fsync", full)
     with pytest.raises(ValueError, match=r"run\.json: could not be written"):
         write_json(tmp_path / "run.json", {"seconds": 1}, overwrite=True)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
@@ -206,7 +207,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     def interrupted(_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("copgen.writing.os.fsync", interrupted)
+    monkeypatch.setattr("copgen.files.os.fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_scene(whole_scene(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -221,7 +222,7 @@ def test_a_target_that_cannot_be_written_is_refused_before_anything_is_made(tmp_
     (tmp_path / "DEM.tif").mkdir()
     with pytest.raises(ValueError, match="a folder has the name"):
         check_target(tmp_path, ["DEM.tif"], overwrite=True)
-    monkeypatch.setattr("copgen.writing.os.access", lambda *_: False)      # root may write anywhere
+    monkeypatch.setattr("copgen.files.os.access", lambda *_: False)      # root may write anywhere
     with pytest.raises(ValueError, match="can't be written to"):
         check_target(tmp_path / "new", ["DEM.tif"])
 

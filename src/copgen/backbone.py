@@ -26,7 +26,7 @@ class BackboneConfig:
     positions: Literal["random", "ground"] = "random"   # how position embeddings start: the paper's noise, or metres on the ground
 
     def __post_init__(self) -> None:
-        if self.width < 4 or self.width % 4 or self.width % self.heads:
+        if self.heads < 1 or self.width < 4 or self.width % 4 or self.width % self.heads:
             raise ValueError(f"backbone width {self.width}: must be a multiple of 4 and of the {self.heads} heads")
         if self.depth < 2 or self.depth % 2:
             raise ValueError(f"backbone depth {self.depth}: must be even and at least 2 (half before, half after the middle block)")

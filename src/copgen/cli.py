@@ -45,12 +45,16 @@ def version(show: bool) -> None:
 
 
 @app.callback()
-def options(version: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")] = False) -> None:
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")] = False,
+) -> None:
     pass
 
 
 @app.command()
-def modalities(model: Annotated[str | None, typer.Option(help="The table of this model; the released models' if left out.")] = None) -> None:
+def modalities(
+    model: Annotated[str | None, typer.Option(help="The table of this model; the released models' if left out.")] = None,
+) -> None:
     """The table: every row with its product, bands in channel order, metres per pixel, unit, shape and tokens."""
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -62,7 +66,8 @@ def modalities(model: Annotated[str | None, typer.Option(help="The table of this
         from copgen.model import CopGen
 
         table = CopGen.from_pretrained(model).table
-    grid = RichTable(title=f"{table.footprint} m square, {table.sequence_length} tokens ({len(table.rows)} of them times)", title_justify="left")
+    title = f"{table.footprint} m square, {table.sequence_length} tokens ({len(table.rows)} of them times)"
+    grid = RichTable(title=title, title_justify="left")
     for heading in ("row", "product", "bands (channel order)", "m/pixel", "unit", "layer", "latent", "tokens", "released key"):
         grid.add_column(heading, overflow="fold")
     for row in table.rows:
@@ -110,9 +115,9 @@ def generate(
     archive: Annotated[Path | None, typer.Option(help="An archive in Major TOM's layout.")] = None,
     cell: Annotated[str | None, typer.Option(help="The cell to read from it, such as 618U_30L.")] = None,
     given: Annotated[str | None, typer.Option(help=f"What to read from the cell: {NAMES}.")] = None,
-    patch: Annotated[str | None, typer.Option(metavar="ROW,COL", help="Another of the cell's 6 x 6 squares, 0,0 in the north-west.")] = None,
-    window: Annotated[str | None, typer.Option(metavar="EASTING,NORTHING", help="The square's left and top, metres in the scene's CRS.")] = None,
-    place: Annotated[str | None, typer.Option(metavar="LAT,LON|none", help="The place, if not the square's centre; none: not given.")] = None,
+    patch: Annotated[str | None, typer.Option(metavar="ROW,COL", help="Another of the cell's 6 x 6 squares; 0,0: north-west.")] = None,
+    window: Annotated[str | None, typer.Option(metavar="EASTING,NORTHING", help="The square's left and top, scene's CRS, m.")] = None,
+    place: Annotated[str | None, typer.Option(metavar="LAT,LON|none", help="If not the square's centre; none: not given.")] = None,
     date: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD|none", help="The date, if not the files'; none: not given.")] = None,
     fill: Annotated[bool, typer.Option("--fill", help="Fill up to 5 % no data from the nearest valid pixels.")] = False,
     want: Annotated[str | None, typer.Option(help=f"What to generate: {NAMES}. Left out: all that is not given.")] = None,
@@ -126,7 +131,7 @@ def generate(
         "Rows neither given nor wanted: joint (drawn too: samples don't depend on what is wanted), noise or drop (quicker)."))] = "joint",
     posterior: Annotated[str, typer.Option(help="The given layers' latents: mean, or sample (a draw of each seed's own).")] = "mean",
     s1_unit: Annotated[str, typer.Option("--s1-unit", help="Unit of written radar: linear or dB.")] = "linear",
-    max_memory: Annotated[str | None, typer.Option(help="What a batch of samples may take, such as 2GB; left out: half of what is free.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="What a batch of samples may take, such as 2GB; else half of what is free.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that this run writes.")] = False,
 ) -> None:
     """Draw samples of any layers of a square from any others.
@@ -134,7 +139,8 @@ def generate(
     Georeferenced GeoTIFFs in physical units, a contact sheet and a record of the run land in OUT/<scene>/. Nothing given draws
     unconditionally.
 
-    Example: copgen generate --input DEM=dem.tif --input LULC=lulc.tif,codes=index --date 2021-07-23 --want S2L2A,S1RTC --samples 8 --out out
+    Example: copgen generate --input DEM=dem.tif --input LULC=lulc.tif,codes=index --date 2021-07-23 --want S2L2A,S1RTC
+    --samples 8 --out out
     """
     from copgen.job import Job, run
 
@@ -146,10 +152,10 @@ def generate(
         posterior=one_of("--posterior", posterior, "mean", "sample"), s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"),
         max_memory=size("--max-memory", max_memory), overwrite=overwrite, command=tuple(sys.argv[1:]))
     with progress_bar() as bar:
-        task = bar.add_task("network calls", total=None)
+        task = bar.add_task("network calls", total=None, visible=False)              # shown once there is a call to count
 
         def tick(calls: int, of: int, done: int, samples: int) -> None:
-            bar.update(task, completed=calls, total=of, description=f"network calls (sample {min(done + 1, samples)} of {samples})")
+            bar.update(task, visible=True, completed=calls, total=of, description=f"network calls (sample {min(done + 1, samples)} of {samples})")
 
         result = run(job, progress=tick, say=lambda text: bar.console.print(text, highlight=False))
     print(f"samples: {result.folder}{'/sample-*' if samples > 1 else '/sample-000'}")

@@ -63,6 +63,12 @@ class CodecConfig:
     groups: int = 32
     attention: bool = True                       # in the middle
 
+    def __post_init__(self) -> None:
+        sizes = (self.channels, self.latent_channels, self.width, self.blocks, self.stem, self.groups, *self.multipliers)
+        if min(sizes) < 1 or not self.multipliers or any(self.width * m % self.groups for m in (1, *self.multipliers)):
+            raise ValueError(f"codec of width {self.width} x {self.multipliers}, {self.groups} groups: all sizes are 1 or more, "
+                             "every level's width a multiple of the groups")
+
     @property
     def stride(self) -> int:
         return self.stem * 2 ** (len(self.multipliers) - 1)

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from copgen.codec import KLCodec
+from copgen.files import sha256
 from copgen.modalities import Table
 from copgen.shards import Shards, write_shards
 from copgen.sources import Source
-from copgen.store import sha256
 
 
 def encode(source: Source, codecs: Mapping[str, KLCodec], table: Table, folder: Path, *, per_shard: int = 256,

@@ -13,13 +13,14 @@ from typing import Any, Literal
 import numpy as np
 
 from copgen import __version__, diffusion
+from copgen.files import check_target, json_bytes, write_all
 from copgen.majortom import read_cell
 from copgen.modalities import Table
 from copgen.model import Absent, CopGen, Precision, Progress, check_seeds
 from copgen.reading import parse_input, read_scene
 from copgen.scene import Scene, parse_date, parse_place
 from copgen.sheet import contact_sheet, png
-from copgen.writing import RadarUnit, check_target, file_names, json_bytes, scene_files, write_all
+from copgen.writing import RadarUnit, file_names, scene_files
 
 SHEET, RECORD = "contact_sheet.png", "run.json"
 
@@ -78,8 +79,8 @@ def run(job: Job, *, progress: Progress | None = None, say: Callable[[str], obje
     wanted = wanted_rows(job, scene, model.table)
     folder = job.out / scene.name
     check_target(folder, [SHEET, RECORD], overwrite=job.overwrite)
-    for seed in range(job.samples):
-        check_target(folder / sample_name(seed), file_names(model.table, wanted), overwrite=job.overwrite)
+    for number in range(job.samples):
+        check_target(folder / sample_name(number), file_names(model.table, wanted), overwrite=job.overwrite)
     say(f"given: {', '.join(scene.layers) or 'nothing'}; wanted: {', '.join(wanted)}")
     began = time.perf_counter()
     scenes = model.generate(scene, wanted, seeds=job.seeds, steps=job.steps, solver=job.solver, absent=job.absent, posterior=job.posterior,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +17,10 @@ import copgen
 from copgen import diffusion, published
 from copgen.backbone import UViT
 from copgen.codec import Codec, Identity, KLCodec, draw
+from copgen.files import sha256
 from copgen.modalities import Table
 from copgen.scene import Scene
-from copgen.store import BACKBONE, ModelRecord, load_backbone, load_codec, load_record, sha256
+from copgen.store import BACKBONE, ModelRecord, load_backbone, load_codec, load_record
 
 Precision = Literal["auto", "bf16", "fp32"]
 Absent = Literal["joint", "noise", "drop"]

@@ -11,6 +11,8 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +23,9 @@ from torch import Tensor
 
 from copgen.backbone import BackboneConfig, UViT
 from copgen.codec import CodecConfig, KLCodec
+from copgen.files import sha256
 from copgen.modalities import TABLE, Table
-from copgen.store import BACKBONE, fill, record_of, save_codec, save_record, save_weights, sha256
+from copgen.store import BACKBONE, fill, record_of, save_codec, save_record, save_weights
 
 KEYS = {row.name: row.released_as for row in TABLE.rows}
 
@@ -164,7 +167,9 @@ def inference_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a .pth file. Nothing in it is run: a file with anything but tensors and plain values is refused."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():          # torch's own, about unusual pickles
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))   # older files are no zip
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
     except Exception as error:                   # torch raises many types here; which one is no help to the user

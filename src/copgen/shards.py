@@ -7,7 +7,6 @@ whole or not at all, so that a writer that was killed goes on with the next miss
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+from copgen.files import write_json, write_whole
 
 Arrays = Mapping[str, NDArray[Any]]
 INDEX = "index.json"
@@ -70,7 +71,7 @@ def write_shards(folder: Path, samples: int, make: Callable[[range], Arrays], *,
         there = json.loads((folder / INDEX).read_text())
         if there["meta"] != index["meta"] or there["per_shard"] != per_shard:
             raise ValueError(f"{folder}: holds shards made with {there['meta']}, not with {index['meta']}; choose another folder")
-    write_whole(folder / INDEX, json.dumps(index, indent=1).encode())
+    write_json(folder / INDEX, index)
     for k in range(-(-samples // per_shard)):
         numbers = range(k * per_shard, min((k + 1) * per_shard, samples))
         path = folder / name_of(k)
@@ -83,20 +84,6 @@ def write_shards(folder: Path, samples: int, make: Callable[[range], Arrays], *,
 
 def name_of(k: int) -> str:
     return f"shard-{k:05d}.safetensors"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """The file appears whole or not at all, also when the machine stops."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ValueError(f"{path}: could not be written ({error.strerror or error}); nothing was changed") from error
 
 
 @lru_cache(maxsize=256)

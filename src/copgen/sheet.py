@@ -14,11 +14,11 @@ from PIL import Image
 
 from copgen import __version__
 from copgen.drawing import INK, MONTHS, PAPER, RULE, SWATCH, TILE, WHITE, Canvas, Colour, fitting, world, year_line
+from copgen.files import write_whole
 from copgen.modalities import Table
 from copgen.pictures import HEAT, RADAR_RANGES, TINTS, Relief, composite, picture, ramp, spread
 from copgen.scaling import Decibel, Legend, Linear, LogHeight
 from copgen.scene import Scene
-from copgen.writing import write_whole
 
 CHANNELS = ((198, 62, 52), (58, 140, 74), (58, 98, 184))
 

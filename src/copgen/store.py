@@ -6,7 +6,6 @@ A model folder holds `copgen.json` (format, name, licence, geometry, rows, backb
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -21,8 +20,8 @@ from torch import Tensor, nn
 from copgen.backbone import BackboneConfig, UViT
 from copgen.codec import CodecConfig, KLCodec
 from copgen.config import dump, parse
+from copgen.files import write_json, write_whole
 from copgen.modalities import TABLE, Modality, Table
-from copgen.shards import write_whole
 
 FORMAT = 1
 RECORD = "copgen.json"
@@ -79,7 +78,7 @@ def record_of(name: str, licence: str, table: Table, backbone: BackboneConfig, c
 
 def save_record(record: ModelRecord, folder: Path) -> None:
     """copgen.json; written last, so that a folder without it is not a model yet."""
-    write_whole(folder / RECORD, (json.dumps(dump(record), indent=1) + "\n").encode())
+    write_json(folder / RECORD, dump(record))
 
 
 def load_record(folder: Path) -> ModelRecord:
@@ -113,7 +112,7 @@ def save_codec(codec: KLCodec, folder: Path, dtype: torch.dtype = torch.float32)
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(codec.state_dict(), folder / "codec.safetensors", dtype)
     record = {"scaling_factor": codec.scaling_factor, "config": asdict(codec.config)}
-    write_whole(folder / "codec.json", (json.dumps(record, indent=1) + "\n").encode())
+    write_json(folder / "codec.json", record)
 
 
 def load_codec(folder: Path) -> KLCodec:
@@ -167,8 +166,3 @@ def read_json(path: Path) -> dict:
     if not isinstance(record, dict):
         raise ValueError(f"{path}: expected a JSON object")
     return record
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,10 +14,11 @@ from copgen.backbone import UViT
 from copgen.codec import draw
 from copgen.config import dump
 from copgen.diffusion import draw_times, loss, noised
+from copgen.files import write_json
 from copgen.modalities import Table
 from copgen.recipe import Recipe
 from copgen.shards import Shards
-from copgen.training import Report, remember, train
+from copgen.training import Report, train
 
 
 def train_backbone(recipe: Recipe, shards: Shards, scaling_factors: Mapping[str, float], folder: Path, *, resume: bool = False,
@@ -41,7 +42,7 @@ def train_backbone(recipe: Recipe, shards: Shards, scaling_factors: Mapping[str,
         counted = {row: error * ~clean[row] for row, error in rows.items()}        # nothing to predict where nothing was added
         return torch.stack(list(counted.values())).sum(0).mean(), {row: mean_of(rows[row], ~clean[row]) for row in rows}
 
-    remember(folder, "recipe.json", {"data": dict(shards.meta), **dump(recipe)})
+    write_json(folder / "recipe.json", {"data": dict(shards.meta), **dump(recipe)})
     network.load_state_dict(train(network, step_loss, len(shards), how, folder, resume=resume, report=report))
     return network.eval()
 

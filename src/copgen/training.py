@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -20,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from copgen.shards import write_whole
+from copgen.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -149,13 +148,3 @@ class Metrics:
                 self.header = ["step", *values]
                 file.write(",".join(self.header) + "\n")
             file.write(",".join([str(step), *(f"{values[name]:.6g}" for name in self.header[1:])]) + "\n")
-
-
-def remember(folder: Path, name: str, value: object) -> None:
-    """A small JSON file beside the run, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / name, (json.dumps(value, indent=1) + "\n").encode())
-
-
-def to_tensors(arrays: Iterable[NDArray]) -> list[Tensor]:
-    return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from rasterio.io import DatasetWriter, MemoryFile
 from rasterio.transform import Affine, from_origin
 
 from copgen import __version__
+from copgen.files import json_bytes, plain, write_all
 from copgen.modalities import Modality, Table
 from copgen.scaling import Decibel, Legend, Linear
 from copgen.scene import Footprint, Scene
@@ -177,100 +176,3 @@ def place_and_date(scene: Scene) -> dict[str, Any]:
     notes = {key: value for key, value in scene.notes.items() if isinstance(value, (str, int, float, bool))}
     properties = {**notes, "name": scene.name, "date": date}
     return {"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": geometry, "properties": properties}]}
-
-
-def json_bytes(content: Any) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=plain) + "\n").encode()
-
-
-def plain(value: Any) -> Any:
-    """What JSON lacks: paths, numpy's numbers, arrays and dates."""
-    if isinstance(value, np.datetime64):
-        return str(value)
-    if isinstance(value, np.ndarray):
-        return [plain(item) for item in value] if value.dtype.kind == "M" else value.tolist()
-    return value.item() if isinstance(value, np.generic) else str(value)
-
-
-def write_json(path: Path, content: Any, *, overwrite: bool = False) -> Path:
-    """Write `content` as indented JSON, whole or not at all; ValueError as `write_whole`."""
-    return write_whole(path, json_bytes(content), overwrite=overwrite)
-
-
-def write_whole(path: Path, data: bytes, *, overwrite: bool = False) -> Path:
-    """Write one file, whole or not at all; ValueError if it exists (unless `overwrite`) or can't be written."""
-    return write_all({Path(path): data}, overwrite=overwrite)[0]
-
-
-def write_all(files: Mapping[Path, bytes], *, overwrite: bool = False) -> list[Path]:
-    """Write files together: all go to hidden names first and get their own only when the last is safely on the disk."""
-    for path in files:
-        check_target(path.parent, [path.name], overwrite=overwrite)
-    parts: dict[Path, Path] = {}
-    made: list[Path] = []
-    path = next(iter(files), Path())
-    try:
-        for path, data in files.items():
-            made += make_folder(path.parent)
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            parts[part] = path
-            write_bytes(part, data)
-        for part, path in parts.items():
-            part.replace(path)
-    except BaseException as error:
-        withdraw(parts, made)
-        if isinstance(error, OSError):
-            raise ValueError(unwritten(path, error)) from error
-        raise
-    return list(files)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())                  # a full disk or quota may show only here
-
-
-def withdraw(parts: Iterable[Path], made: Iterable[Path]) -> None:
-    """Remove the hidden parts, and the folders that were made for them if nothing else is in there."""
-    for part in parts:
-        part.unlink(missing_ok=True)
-    for folder in made:
-        try:
-            folder.rmdir()
-        except OSError:                          # it holds something: leave it
-            return
-
-
-def make_folder(folder: Path) -> list[Path]:
-    """Make a folder and its parents; return those that were not there, innermost first."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    return missing
-
-
-def check_target(folder: Path, names: Iterable[str], *, overwrite: bool = False) -> None:
-    """Refuse early what could not be written later; makes nothing.
-
-    Raises ValueError for a folder that cannot be made or written and, unless `overwrite`, for files that exist.
-    """
-    folder = Path(folder)
-    ground = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), Path())
-    if not ground.is_dir():
-        raise ValueError(f"{ground}: is not a folder, so nothing can be written under it; choose another folder")
-    if not os.access(ground, os.W_OK | os.X_OK):
-        raise ValueError(f"{ground}: this folder can't be written to; choose another one or change its permissions")
-    there = [name for name in names if os.path.lexists(folder / name)]
-    blocked = [name for name in there if (folder / name).is_dir()]
-    if blocked:
-        raise ValueError(f"{folder / blocked[0]}: a folder has the name of a file to be written; choose another folder to write to")
-    if there and not overwrite:
-        more = f" (and {len(there) - 1} more files)" if len(there) > 1 else ""
-        raise ValueError(f"{folder / there[0]}{more}: exists already; choose another folder, or overwrite it on purpose (--overwrite)")
-
-
-def unwritten(path: Path, error: OSError) -> str:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    way_out = "free some space or choose another disk" if full else "choose another folder or change its permissions"
-    return f"{path}: could not be written ({error.strerror or error}) and nothing of it is left; {way_out}"
