@@ -90,7 +90,8 @@ def test_a_decoder_sees_the_ground_where_it_is() -> None:
     assert change[:16, :16].mean() > 20 * change[48:, 48:].mean()
 
 
-@pytest.mark.parametrize("sizes", [{"width": 10}, {"width": 0}, {"multipliers": ()}, {"multipliers": (1, 0)}, {"groups": 0}, {"stem": 0}, {"blocks": 0}])
+@pytest.mark.parametrize("sizes", [
+    {"width": 10}, {"width": 0}, {"multipliers": ()}, {"multipliers": (1, 0)}, {"groups": 0}, {"stem": 0}, {"blocks": 0}])
 def test_sizes_that_cannot_be_are_refused(sizes: dict) -> None:
     with pytest.raises(ValueError, match=r"codec of width .* groups: all sizes are 1 or more"):
         CodecConfig(3, **sizes)

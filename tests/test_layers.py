@@ -9,10 +9,11 @@ LAYERS = [
     {"modalities"},
     {"scene", "codec", "backbone", "shards"},
     {"store", "published", "model", "synthetic", "reading", "majortom", "writing", "pictures", "drawing", "sheet"},
-    {"training", "recipe", "sources", "encode", "train_vae", "train_backbone", "evaluation", "job"},
+    {"training", "recipe", "sources", "encode", "train_vae", "train_backbone", "job"},
     {"cli"},
 ]
-ARROWS = {                                       # within a layer
+ARROWS = {                                       # within a layer, and one upwards: Scene.save
+    ("scene", "writing"),
     ("published", "store"), ("model", "store"), ("model", "published"), ("majortom", "reading"), ("pictures", "drawing"),
     ("sheet", "pictures"), ("sheet", "drawing"),
     ("recipe", "training"), ("encode", "sources"), ("train_vae", "recipe"), ("train_vae", "sources"), ("train_vae", "training"),

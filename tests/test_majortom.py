@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_patches_overlap_only_at_the_far_edge_and_never_cut_a_pixel(footprint: i
     count = -(-10_680 // footprint)
     starts = [patch_offset((i, 0), footprint)[0] for i in range(count)]
     assert starts[0] == 0 and starts[-1] + footprint == 10_680
-    assert all(0 < b - a <= footprint for a, b in zip(starts, starts[1:], strict=False))
+    assert all(0 < b - a <= footprint for a, b in pairwise(starts))
     if footprint == 1920:
         assert starts == [0, 1920, 3840, 5760, 7680, 8760]
 
@@ -137,7 +138,7 @@ def test_names_that_are_no_cells_never_become_paths(archive: Path, name: str) ->
 
 
 def test_what_is_not_there_is_said(archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="618U_31L.*1 cells, such as 618U_30L"):
+    with pytest.raises(ValueError, match=r"618U_31L.*1 cells, such as 618U_30L"):
         read_cell(archive, "618U_31L", given=["DEM"])
     with pytest.raises(ValueError, match="no cells of Major TOM"):
         read_cell(tmp_path, CELL, given=["DEM"])

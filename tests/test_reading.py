@@ -151,7 +151,8 @@ def test_south_up_and_mirrored_rasters_are_the_same_ground(tmp_path: Path) -> No
     values = power()
     upright = read(f"S1RTC={raster(tmp_path / 'a.tif', values)}")
     side = 2240.0
-    for flip, transform in ((np.s_[:, ::-1], Affine(10, 0, LEFT, 0, 10, TOP - side)), (np.s_[:, :, ::-1], Affine(-10, 0, LEFT + side, 0, -10, TOP))):
+    for flip, transform in ((np.s_[:, ::-1], Affine(10, 0, LEFT, 0, 10, TOP - side)),
+                            (np.s_[:, :, ::-1], Affine(-10, 0, LEFT + side, 0, -10, TOP))):
         flipped = read(f"S1RTC={raster(tmp_path / 'b.tif', values[flip], transform=transform)}")
         assert flipped.footprint == upright.footprint and np.array_equal(flipped["s1rtc"], upright["s1rtc"])
 
@@ -197,6 +198,15 @@ def test_a_geographic_raster_becomes_utm_and_shows_the_same_ground(tmp_path: Pat
     lon, lat = (np.reshape(v, xs.shape) for v in transform(square.crs, "EPSG:4326", xs.ravel(), ys.ravel()))
     truth = 1000 + 4000 * (lon - 10) / 0.04 + 2000 * (47.02 - lat) / 0.04
     assert np.abs(scene["dem"][0] - truth).max() < 1                   # of 6000: a tenth of a pixel
+
+
+def test_a_raster_across_the_date_line(tmp_path: Path) -> None:
+    field = np.tile(np.arange(400, dtype=np.float32) / 100, (400, 1))
+    for left in (179.98, -180.02):
+        path = raster(tmp_path / "dateline.tif", field, crs=4326, left=left, top=-16.98, resolution=1e-4)
+        scene = read(f"DEM={path}")
+        assert scene.footprint is not None and scene.footprint.crs.to_epsg() in (32701, 32760)
+        assert abs(abs(scene["place"][1]) - 180) < 0.001 and np.all(np.diff(scene["dem"][0], axis=1) > 0)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:2263"])
@@ -291,6 +301,7 @@ def test_refusals_about_bands(tmp_path: Path) -> None:
     assert "given twice" in refused(f"S2L2A={twelve}", f"s2l2a_20m={twelve}")
     assert "no modality or product" in refused(f"S2L3A={twelve}")
     assert "--place" in refused(f"place={twelve}")
+    assert "one product or row" in refused(f"S2L2A,DEM={twelve}")
     with pytest.raises(ValueError, match="no input"):
         read_scene([])
 
@@ -322,6 +333,7 @@ def test_radar_in_decibels_must_be_stated(tmp_path: Path) -> None:
     path = raster(tmp_path / "db.tif", decibel)
     assert "add unit=dB" in refused(f"S1RTC={path}") and "add unit=dB" in refused(f"S1RTC={path},unit=linear")
     assert np.allclose(read(f"S1RTC={path},unit=dB")["s1rtc"], 10 ** (decibel[:, 18:210, 18:210] / 10))
+    assert "no value is negative" in refused(f"S1RTC={raster(tmp_path / 'linear.tif', power())},unit=dB")
     assert "unit is one of linear, dB" in refused(f"S1RTC={path},unit=watt")
     few = np.abs(decibel)
     few[0, :2] *= -1                                                   # 0.4 % negative, as noise removal leaves it
@@ -336,7 +348,8 @@ def test_land_cover_codes(tmp_path: Path) -> None:
     assert np.array_equal(truth, esri[None, 18:210, 18:210]) and np.array_equal(read(f"LULC={b},codes=index")["lulc"], truth)
     for text in (f"LULC={b}", f"LULC={b},codes=esri"):                 # 3 and 6 are no Esri codes
         assert "add codes=index" in refused(text)
-    world = raster(tmp_path / "w.tif", np.random.default_rng(1).choice([10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100], (224, 224)).astype(np.uint8))
+    cover = np.random.default_rng(1).choice([10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100], (224, 224))
+    world = raster(tmp_path / "w.tif", cover.astype(np.uint8))
     assert "add codes=worldcover" in refused(f"LULC={world}")
     assert set(np.unique(read(f"LULC={world},codes=worldcover")["lulc"])) == {1, 2, 4, 5, 7, 8, 9, 11}
     assert "recode" in refused(f"LULC={raster(tmp_path / 'x.tif', np.full((224, 224), 200, np.uint8))}")
@@ -370,6 +383,17 @@ def test_the_offset_of_the_processing_baseline(tmp_path: Path) -> None:
     assert "takes no option offset" in refused(f"DEM={early},offset=1000")
 
 
+def test_names_that_contradict_the_user_are_pointed_out(tmp_path: Path) -> None:
+    surface = tmp_path / "S2A_MSIL2A_20170613T101031_N0205_R022_T33UUP.tif"
+    _, said = warned(f"S2L1C={raster(surface, numbers(13))}")
+    assert len(said) == 1 and "says L2A" in said[0]
+    ground_range = tmp_path / "S1A_IW_GRDH_1SDV_20170613T165043_33UUP.tif"
+    assert "gamma-naught" in warned(f"S1RTC={raster(ground_range, power())}")[1][0]
+    corrected = tmp_path / "S1A_IW_GRDH_1SDV_20170613T165043_20170613T165108_017019_01C5A2_rtc.tif"
+    assert warned(f"S1RTC={raster(corrected, power())}")[1] == []
+    assert "90 m are interpolated to the 10 m" in warned(f"S1RTC={raster(tmp_path / 'c.tif', power(2, 40), resolution=90)}")[1][0]
+
+
 def test_heights_are_metres(tmp_path: Path) -> None:
     assert "not metres" in refused(f"DEM={raster(tmp_path / 'ft.tif', np.full((224, 224), 20_000, np.int16))}")
     path = raster(tmp_path / "dm.tif", np.full((224, 224), 1234, np.int16))
@@ -390,7 +414,8 @@ def test_missing_pixels_are_refused_with_share_and_place_and_filled_on_request(
     path = raster(tmp_path / "x.tif", values, nodata=nodata)
     text = f"{product}={path}" + (",codes=esri" if product == "LULC" else "")
     message = refused(text)
-    assert "x.tif" in message and "0.54% (200 pixels)" in message and "left 500620.0, bottom 5998940.0, right 500820.0, top 5999040.0" in message
+    for said in ("x.tif", "0.54% (200 pixels)", "left 500620.0, bottom 5998940.0, right 500820.0, top 5999040.0"):
+        assert said in message
     scene = read(text, fill=True)
     assert all(np.all(scene[row] == 5) for row in TABLE.select(product))
     assert scene.notes["filled"] and all(round(part["share"], 4) == 0.0054 for row in scene.notes["filled"].values() for part in row)
@@ -423,7 +448,7 @@ def test_a_mask_in_the_file_counts_as_missing(tmp_path: Path) -> None:
         mask = np.full((224, 224), 255, np.uint8)
         mask[100, 100] = 0
         dataset.write_mask(mask)
-    assert "(1 pixels)" in refused(f"DEM={path}")
+    assert "(1 pixel)" in refused(f"DEM={path}")
 
 
 # --- damaged and nonsensical files --------------------------------------------------------------------------------------------------
@@ -444,6 +469,20 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         cut = tmp_path / f"cut{keep}.tif"
         cut.write_bytes(data[:keep])
         assert f"cut{keep}.tif" in (message := refused(f"DEM={cut}")) and "damaged" in message
+
+
+def test_jpeg_2000_is_read(tmp_path: Path) -> None:
+    values = numbers(1)
+    path = tmp_path / "B02.jp2"
+    with rasterio.open(path, "w", driver="JP2OpenJPEG", width=224, height=224, count=1, dtype="uint16", crs="EPSG:32630",
+                       transform=from_origin(LEFT, TOP, 10, 10), QUALITY="100", REVERSIBLE="YES") as target:
+        target.write(values)
+    data = path.read_bytes()
+    for band in ("B03", "B04", "B08"):
+        (tmp_path / f"{band}.jp2").write_bytes(data)
+    assert np.array_equal(read(f"s2l2a_10m={tmp_path}")["s2l2a_10m"][0], values[0, 18:210, 18:210])
+    path.write_bytes(data[:len(data) // 3])
+    assert "damaged" in refused(f"s2l2a_10m={tmp_path}")
 
 
 def test_files_without_a_place_on_earth(tmp_path: Path) -> None:
@@ -480,7 +519,8 @@ def test_place_and_date_are_found_and_overridden(tmp_path: Path) -> None:
     ("2021-07-20", "2021-07-20"), ("2021-07-20T23:59:59Z", "2021-07-20"), ("2021-07-20T22:30:00-05:00", "2021-07-21"),
     ("2021:07:20 10:11:12", "2021-07-20"), ("2021-07-20T08:40:10.123456789", "2021-07-20")])
 def test_tags_are_calendar_dates_in_utc(tmp_path: Path, tag: str, day: str) -> None:
-    path = raster(tmp_path / "s1.tif", np.full((2, 224, 224), 0.1, np.float32), tags={"datetime": tag, "TIFFTAG_DATETIME": "2024:01:05 00:00:00"})
+    tags = {"datetime": tag, "TIFFTAG_DATETIME": "2024:01:05 00:00:00"}          # the second is the day of processing
+    path = raster(tmp_path / "s1.tif", power(), tags=tags)
     assert str(read(f"S1RTC={path}")["date"][0]) == day
 
 
@@ -500,7 +540,7 @@ def test_notes_are_json_and_hold_the_hashes(tmp_path: Path) -> None:
     notes = read(f"DEM={path},unit=m").notes
     assert json.loads(json.dumps(notes)) == notes
     assert notes["inputs"][0]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert notes["inputs"][0]["options"] == {"unit": "m"} and notes["square"] == {"crs": "EPSG:32630", "left": LEFT + 180, "top": TOP - 180, "side": 1920}
+    assert notes["inputs"][0]["options"] == {"unit": "m"} and notes["square"]["left"] == LEFT + 180
 
 
 # --- real cells ---------------------------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_a_place_that_is_none_is_refused(text: str) -> None:
         parse_place(text)
 
 
-@pytest.mark.parametrize("text", ["2021-02-29", "2021-13-01", "23.07.2021", "", "yesterday", "1949-12-31", "2051-01-01", "2021-07-23T10:00"])
+@pytest.mark.parametrize("text", ["2021-02-29", "2021-13-01", "23.07.2021", "", "yesterday", "1949-12-31", "2051-01-01", "2021-07-23T1"])
 def test_a_date_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"date '?{text}"):
         parse_date(text)

@@ -152,10 +152,11 @@ def generate(
         posterior=one_of("--posterior", posterior, "mean", "sample"), s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"),
         max_memory=size("--max-memory", max_memory), overwrite=overwrite, command=tuple(sys.argv[1:]))
     with progress_bar() as bar:
-        task = bar.add_task("network calls", total=None, visible=False)              # shown once there is a call to count
+        task = bar.add_task("network calls", total=None)
 
         def tick(calls: int, of: int, done: int, samples: int) -> None:
-            bar.update(task, visible=True, completed=calls, total=of, description=f"network calls (sample {min(done + 1, samples)} of {samples})")
+            bar.start()
+            bar.update(task, completed=calls, total=of, description=f"network calls (sample {min(done + 1, samples)} of {samples})")
 
         result = run(job, progress=tick, say=lambda text: bar.console.print(text, highlight=False))
     print(f"samples: {result.folder}{'/sample-*' if samples > 1 else '/sample-000'}")
@@ -329,18 +330,24 @@ def wide_console(console: type) -> Any:
 
 @contextmanager
 def progress_bar() -> Iterator[Bar]:
+    """A bar that shows when it is started: what is refused before that is one line on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-                  console=Console(stderr=True)) as bar:
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+                   console=Console(stderr=True))
+    try:
         yield bar
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     with progress_bar() as bar:
         task = bar.add_task(what, total=None)
+        bar.start()
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

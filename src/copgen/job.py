@@ -109,6 +109,10 @@ def check_settings(job: Job) -> None:
         raise ValueError("--input and --archive: give layers one way or the other, not both")
     if job.archive is not None and not job.given:
         raise ValueError("--archive needs --given: the products to read from the cell, such as --given DEM,S1RTC")
+    if job.want is not None and not job.want.strip(" ,"):
+        raise ValueError(f"--want {job.want!r}: names nothing; name products or rows, or leave it out for all that is not given")
+    if job.window is not None and not (job.inputs or job.archive):
+        raise ValueError("--window chooses a square from --input or --archive, and neither is there; leave it out")
     if job.archive is None and (job.given or job.patch):
         raise ValueError("--given and --patch choose from an archive; with --input every layer named is given")
 
@@ -116,25 +120,31 @@ def check_settings(job: Job) -> None:
 def given_scene(job: Job, table: Table) -> Scene:
     """The given layers on one square; place and date among them where they are known, unless they are wanted or `none`."""
     wanted = table.select(job.want) if job.want else ()
-    for row, value in (("place", job.place), ("date", job.date)):
-        if row in wanted and value not in (None, "none"):
-            raise ValueError(f"{row}: both given (--{row} {value}) and wanted; leave it out of one of the two")
+    place, date = stated("place", job.place, wanted, table), stated("date", job.date, wanted, table)
     if job.archive is not None and job.cell is not None:
         rows = table.select(str(job.given))
-        scene = read_cell(job.archive, job.cell, given=[row for row in rows if table[row].is_image], table=table, patch=job.patch,
-                          fill=job.fill)
-    elif job.inputs:
-        scene = read_scene([parse_input(text) for text in job.inputs], table=table, window=job.window, place=job.place, date=job.date,
-                           fill=job.fill)
-    else:
-        scene = Scene(table=table, name="unconditional")
-    layers = dict(scene.layers)
-    for row, value, parse in (("place", job.place, parse_place), ("date", job.date, parse_date)):
-        if value == "none" or (row in wanted and value is None):
-            layers.pop(row, None)
-        elif value is not None:
-            layers[row] = parse(value)
-    return scene.with_layers({row: layers[row] for row in table.names if row in layers})
+        return read_cell(job.archive, job.cell, given=[row for row in rows if table[row].is_image], table=table, patch=job.patch,
+                         window=job.window, place=place, date=date, fill=job.fill)
+    if job.inputs:
+        inputs = [parse_input(text) for text in job.inputs]
+        return read_scene(inputs, table=table, window=job.window, place=place, date=date, fill=job.fill, name=scene_name(inputs[0].path))
+    vectors = {"place": (place, parse_place), "date": (date, parse_date)}
+    layers = {row: parse(text) for row, (text, parse) in vectors.items() if text not in (None, "none")}
+    return Scene(layers, table=table, name="unconditional")
+
+
+def stated(row: str, value: str | None, wanted: Sequence[str], table: Table) -> str | None:
+    """What the user says of place or date: the value, `none`, or None for what the files say; wanted means none."""
+    if value not in (None, "none") and row not in table.by_name:
+        raise ValueError(f"--{row} {value}: the model has no row {row}; leave it out")
+    if value not in (None, "none") and row in wanted:
+        raise ValueError(f"{row}: both given (--{row} {value}) and wanted; leave it out of one of the two")
+    return "none" if row in wanted else value
+
+
+def scene_name(path: Path) -> str:
+    """A file's or folder's name without its ending, also where the path is `.` or `..`: it becomes a folder in --out."""
+    return Path(os.path.abspath(path)).stem or "scene"       # noqa: PTH100 - resolve() would follow links
 
 
 def wanted_rows(job: Job, scene: Scene, table: Table) -> tuple[str, ...]:

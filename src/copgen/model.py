@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from copgen.store import BACKBONE, ModelRecord, load_backbone, load_codec, load_
 
 Precision = Literal["auto", "bf16", "fp32"]
 Absent = Literal["joint", "noise", "drop"]
+Posterior = Literal["mean", "sample"]
 Progress = Callable[[int, int, int, int], object]                      # calls done, calls in all, samples done, samples in all
 
 ASSETS = Path(__file__).parent / "assets"
@@ -105,7 +106,7 @@ class CopGen:
     @torch.no_grad()
     def generate(self, given: Scene | None = None, want: str | Iterable[str] | None = None, *, seeds: Sequence[int] = (0,),
                  steps: int | None = None, solver: str = "default", precision: Precision | None = None, absent: Absent = "joint",
-                 posterior: Literal["mean", "sample"] = "mean", max_memory: int | None = None,
+                 posterior: Posterior = "mean", max_memory: int | None = None,
                  progress: Progress | None = None) -> list[Scene]:
         """One scene a seed, each with the wanted layers in physical units, over the given scene's ground.
 
@@ -124,6 +125,8 @@ class CopGen:
         given = Scene(table=self.table) if given is None else given
         wanted = self._wanted(given, want)
         check_seeds(seeds)
+        check_choice("absent", absent, get_args(Absent))
+        check_choice("posterior", posterior, get_args(Posterior))
         steps = default_steps(solver) if steps is None else steps
         backbone = self.backbone_in(precision or self.precision)
         drawn = [row for row in self.table.names if row not in given and (absent == "joint" or row in wanted)]
@@ -214,6 +217,11 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise ValueError(f"seed {wrong[0]}: seeds are 0 or larger")
 
 
+def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{what} {value!r}: choose {', '.join(choices[:-1])} or {choices[-1]}")
+
+
 def pick_device(device: str) -> torch.device:
     if device not in ("auto", "cpu", "cuda") and not device.startswith("cuda:"):
         raise ValueError(f"device {device!r}: choose auto, cpu or cuda")
@@ -228,8 +236,7 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.bfloat16 if native else torch.float32
-    if precision not in DTYPES:
-        raise ValueError(f"precision {precision!r}: choose auto, bf16 or fp32")
+    check_choice("precision", precision, get_args(Precision))
     return DTYPES[precision]
 
 

@@ -6,7 +6,8 @@ import datetime
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,12 @@ class Scene:
     def with_layers(self, layers: Mapping[str, NDArray[Any]], **notes: Any) -> Scene:
         """The same ground with exactly these layers; keyword arguments are added to the notes."""
         return replace(self, layers=dict(layers), notes={**self.notes, **notes})
+
+    def save(self, folder: str | Path, *, s1_unit: Literal["linear", "dB"] = "linear", overwrite: bool = False) -> list[Path]:
+        """Write every layer into `folder` as `copgen.writing.save_scene` does, and return the files' paths."""
+        from copgen.writing import save_scene    # the one arrow upwards: a scene's own verb, its work a layer above
+
+        return save_scene(self, Path(folder), s1_unit=s1_unit, overwrite=overwrite)
 
 
 def checked(table: Table, name: str, layer: Any) -> NDArray[Any]:

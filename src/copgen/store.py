@@ -10,9 +10,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -60,6 +61,15 @@ class ModelRecord:
                                      "the model was made for another table")
         table = TABLE.subset(str(row["name"]) for row in self.rows)
         return replace(table, footprint=self.footprint, stride=self.stride, patch=self.patch, latent_channels=self.latent_channels)
+
+
+@dataclass(frozen=True)
+class CodecRecord:
+    """What codec.json says of a codec."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    scaling_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    config: CodecConfig
 
 
 def describe(row: Modality) -> dict[str, Any]:
@@ -111,18 +121,14 @@ def save_codec(codec: KLCodec, folder: Path, dtype: torch.dtype = torch.float32)
     """codec.json and codec.safetensors in `folder`, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(codec.state_dict(), folder / "codec.safetensors", dtype)
-    record = {"scaling_factor": codec.scaling_factor, "config": asdict(codec.config)}
-    write_json(folder / "codec.json", record)
+    write_json(folder / "codec.json", dump(CodecRecord(codec.scaling_factor, codec.config)))
 
 
 def load_codec(folder: Path) -> KLCodec:
     """The codec of a folder, in float32; ValueError for files that are missing, damaged or of another size."""
-    record = read_json(folder / "codec.json")
-    try:
-        config = parse(CodecConfig, record["config"], str(folder / "codec.json"))
-        codec = KLCodec(config, float(record["scaling_factor"]))
-    except KeyError as error:
-        raise ValueError(f"{folder / 'codec.json'}: has no {error}") from error
+    file = folder / "codec.json"
+    record = parse(CodecRecord, read_json(file), str(file))
+    codec = KLCodec(record.config, record.scaling_factor)
     load_weights(codec, folder / "codec.safetensors")
     return codec.eval()
 

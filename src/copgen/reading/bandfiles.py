@@ -110,8 +110,8 @@ def in_file(raster: Raster, product: str, table: Table, listed: Sequence[str]) -
         return {in_name: [BandFile(raster, 1)]}
     without = " (is B10 missing? then give rows, such as s2l1c_10m, with their names)" if raster.count == len(order) - 1 > 10 else ""
     raise ValueError(
-        f"{raster.path}: has {raster.count} band{'s'[:raster.count > 1]} without names that are recognised, and {product} without names is "
-        f"{len(order)} ({':'.join(order)}){without}; name them in the file's order with bands=NAME:NAME:..."
+        f"{raster.path}: has {raster.count} band{'s' if raster.count > 1 else ''} without names that are recognised, and {product} "
+        f"without names is {len(order)} ({':'.join(order)}){without}; name them in the file's order with bands=NAME:NAME:..."
     )
 
 
@@ -150,7 +150,10 @@ def name_in(text: str, wanted: Sequence[str]) -> str | None:
 
 def in_folder(path: Path, product: str, table: Table) -> dict[str, list[BandFile]]:
     """Band name -> the files of a folder that hold it. Files that begin with another product's name are another product's."""
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    try:
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise ValueError(f"{path}: this folder can't be listed ({error.strerror}); check its permissions") from error
     own = [file for file in files if starts_with(file, product)] or [
         file for file in files if not any(starts_with(file, other) for other in table.products if other != product)]
     wanted = bands_of(product, table)

@@ -92,9 +92,6 @@ def describe(path: Path) -> Raster:
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """The open dataset; whatever goes wrong in it, also later at reading, becomes a ValueError naming the file."""
-    if not path.is_file():
-        kind = "is a folder, and one file is needed here" if path.is_dir() else "there is no such file; check the path"
-        raise ValueError(f"{path}: {kind}")
     driver = DRIVERS.get(first_bytes(path))
     if driver is None:
         raise ValueError(f"{path}: is not a raster that is read here (GeoTIFF or JPEG 2000); convert it, such as with gdal_translate")
@@ -115,8 +112,10 @@ def first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(4)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: there is no such file; check the path") from error
     except OSError as error:
-        raise ValueError(f"{path}: can't be opened ({error.strerror}); check its permissions") from error
+        raise ValueError(f"{path}: can't be opened ({error.strerror}); check what it is and its permissions") from error
 
 
 def damaged(path: Path) -> str:

@@ -25,6 +25,7 @@ from copgen.scene import Footprint, Scene, checked_date, checked_place, parse_da
 
 OPTIONS = ("bands", "unit", "codes", "offset")
 MOST_FILLED = 0.05                               # the largest share of a layer that `fill` may make up
+MUCH_COARSER = 1.5                               # from this ratio of pixel sizes on, interpolation is worth a warning
 
 Place = str | NDArray[Any] | Sequence[float] | None
 Date = str | datetime.date | np.datetime64 | NDArray[Any] | None
@@ -41,6 +42,9 @@ class Input:
     product: str
     path: Path
     options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path).expanduser())
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def parse_input(text: str) -> Input:
     if not (product.strip() and equals and rest.strip()):
         raise ValueError(f"input {text!r}: expected PRODUCT=PATH[,key=value...], such as S2L2A=scene.tif or LULC=lulc.tif,codes=index")
     options: dict[str, str] = {}
-    while not Path(rest).expanduser().exists():
+    while not is_there(Path(rest).expanduser()):
         found = re.fullmatch(r"(.+),\s*([A-Za-z][\w-]*)=([^,/\\]*)", rest)
         if not found:
             break
@@ -70,7 +74,14 @@ def parse_input(text: str) -> Input:
         if key in options or not value:
             raise ValueError(f"input {text!r}: {key} is {'given twice' if key in options else 'empty'}; write {key}=VALUE once")
         options[key] = value
-    return Input(product.strip(), Path(rest.strip()).expanduser(), dict(reversed(options.items())))
+    return Input(product.strip(), Path(rest.strip()), dict(reversed(options.items())))
+
+
+def is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:                              # such as a name that is too long for one
+        return False
 
 
 def read_scene(
@@ -139,8 +150,8 @@ def plan(one: Input, table: Table) -> Found:
     unknown = [key for key in one.options if key not in OPTIONS]
     if unknown:
         raise ValueError(f"{one.product}: no option is called {unknown[0]!r}; there are {', '.join(OPTIONS)}")
-    if not rows:
-        raise ValueError(f"{one.product!r} names no product; there are {', '.join(table.products)}")
+    if len({row.product for row in rows}) != 1:
+        raise ValueError(f"input {one.product!r}: one product or row is needed; there are {', '.join(table.products)}")
     if rows[0].is_image:
         check_options(one.product, rows, one.options)
     listed = one.options["bands"].split(":") if "bands" in one.options else ()
@@ -157,7 +168,8 @@ def read_layers(
     pieces = {row.name: [settled(piece, row, quantity, square, fill, filled) for piece in read_pieces(row, found, square)]
               for row in found.rows}
     samples = {band: piece.values[k][piece.inside] for parts in pieces.values() for piece in parts for k, band in enumerate(piece.bands)}
-    warned += quantity.check(str(one.path), samples, one.options) + name_warnings(one, found)
+    warned += quantity.check(str(one.path), samples, one.options) + name_warnings(one, found) + [
+        message for row in found.rows for piece in pieces[row.name] for message in size_warnings(piece, row, square)]
     return {row.name: on_square(row, pieces[row.name], quantity, one.options, square) for row in found.rows}
 
 
@@ -187,7 +199,7 @@ def settled(piece: Piece, row: Modality, quantity: Quantity, square: Footprint, 
     share = float(bad.sum() / piece.inside.sum())
     if bad.any():
         where = squares.in_words(squares.bounds_of(bad, piece.grid, square.crs))
-        amount = f"{share:.2%} ({bad.sum()} pixels)"
+        amount = f"{share:.2%} ({bad.sum()} pixel{'s' if bad.sum() > 1 else ''})"
         if not fill or share > MOST_FILLED:
             way_out = ("choose another square with --window EASTING,NORTHING" if share > MOST_FILLED else
                        "choose another square with --window EASTING,NORTHING, or fill from the nearest pixels with --fill")
@@ -213,16 +225,39 @@ def on_square(row: Modality, pieces: Iterable[Piece], quantity: Quantity, option
 
 
 def name_warnings(one: Input, found: Found) -> list[str]:
-    """A product name of a late processing baseline, where no offset is stated."""
-    optical = found.rows[0].product in ("S2L1C", "S2L2A")
-    if not optical or offset_of(str(one.path), one.options):
+    """What names and metadata say against the user: another product, or an offset that isn't stated."""
+    product, rasters = found.rows[0].product, [file.raster for file in found.bands.values()]
+    contradiction = next((said for raster in rasters if (said := other_product(raster, product))), None)
+    warned = [f"{one.path}: is given as {product}, but {contradiction}"] if contradiction else []
+    if product not in ("S2L1C", "S2L2A") or offset_of(str(one.path), one.options):
+        return warned
+    if any(carries_offset(raster.path, raster.tags) for raster in rasters):
+        warned.append(f"{one.path}: its product name is of processing baseline 04.00 or later, whose digital numbers carry an offset of "
+                      f"1000; {OFFSET_WAY_OUT}")
+    elif any(round(file.raster.offsets[file.index - 1] / file.raster.scales[file.index - 1]) == -1000 for file in found.bands.values()):
+        warned.append(f"{one.path}: by its own scale and offset, its digital numbers carry an offset of 1000; {OFFSET_WAY_OUT}")
+    return warned
+
+
+def other_product(raster: Raster, product: str) -> str | None:
+    """What a file's path or descriptions say it is, if that is a near relative of what it is given as."""
+    path = "/".join(raster.path.parts[-4:])
+    level = re.search(r"S2[A-Z]_MSI(L1C|L2A)_", path)
+    if level and product in ("S2L1C", "S2L2A") and not product.endswith(level.group(1)):
+        return f"its product name says {level.group(1)}"
+    ground_range = re.search(r"S1[A-Z]_[A-Z0-9]{2}_GRD", path) and "rtc" not in path.lower()
+    if product == "S1RTC" and (ground_range or any("sigma0" in (text or "").lower() for text in raster.descriptions)):
+        return "its name says sigma-naught of ground range data (GRD), which lies about 1 dB lower: use terrain-corrected gamma-naught"
+    return None
+
+
+def size_warnings(piece: Piece, row: Modality, square: Footprint) -> list[str]:
+    """Pixels so large that the layer is made up by interpolation."""
+    first_col, first_row, last_col, last_row = squares.square_in_pixels(piece.raster, square)
+    metres = square.side / max(min(last_col - first_col, last_row - first_row), 1e-9)
+    if row.resolution is None or metres < MUCH_COARSER * row.resolution:
         return []
-    if any(carries_offset(file.raster.path, file.raster.tags) for file in found.bands.values()):
-        return [f"{one.path}: its product name is of processing baseline 04.00 or later, whose digital numbers carry an offset of 1000; "
-                f"{OFFSET_WAY_OUT}"]
-    if any(round(file.raster.offsets[file.index - 1] / file.raster.scales[file.index - 1]) == -1000 for file in found.bands.values()):
-        return [f"{one.path}: by its own scale and offset, its digital numbers carry an offset of 1000; {OFFSET_WAY_OUT}"]
-    return []
+    return [f"{piece.raster.path}: its pixels of {metres:.3g} m are interpolated to the {row.resolution} m of {row.name}"]
 
 
 # --- place, date and provenance -----------------------------------------------------------------------------------------------------

@@ -136,7 +136,8 @@ def to_pixels(grid: Grid, crs: CRS, xs: FloatArray, ys: FloatArray) -> tuple[Flo
     x, y = warp(crs, grid.crs, xs, ys)
     cols, rows = affine(~grid.transform, x, y)
     if grid.crs.is_geographic and grid.is_axis_aligned:          # longitudes may count on beyond 180 degrees, or from 0 to 360
-        cols = np.where(cols < -2, cols + 360 / abs(grid.transform.a), cols)
+        turn = 360 / abs(grid.transform.a)
+        cols = np.where(cols < -2, cols + turn, np.where(cols > turn, cols - turn, cols))
     return cols, rows
 
 

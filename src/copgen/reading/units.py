@@ -124,7 +124,7 @@ class Radar:
                 raise ValueError(f"{file}: unit=dB is stated, but it holds {largest:g} and backscatter stays below about 40 dB; "
                                  f"leave unit=dB out if this is linear power")
             if float(every.min()) >= 0:
-                return [f"{file}: unit=dB is stated, but no value is negative; leave unit=dB out if this is linear power"]
+                raise ValueError(f"{file}: unit=dB is stated, but no value is negative; leave unit=dB out if this is linear power")
             return []
         if (negative := float((every < 0).mean())) > 0.01:
             raise ValueError(f"{file}: {negative:.0%} of the values are negative, and linear power can't be; "

@@ -1,0 +1,106 @@
+"""The golden numbers: what the released code gives with formula-filled weights, and those formulas."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from copgen import published
+from copgen.codec import CodecConfig, KLCodec
+from copgen.modalities import REFLECTANCE, TABLE, Modality, Table
+
+HERE = Path(__file__).parent
+GOLDEN = json.loads((HERE / "cop-gen-tiny.json").read_text())
+ARRAYS = np.load(HERE / "vae-and-beta.npz")
+NORMS = ("norm.weight", "norm1.weight", "norm2.weight", "norm3.weight", "norm_out.weight")
+
+THUMBNAILS = Table(                              # COP-GEN-Beta's four equal rows, tiny: latents of 4 x 8 x 8
+    tuple(Modality(name, name, ("R", "G", "B"), REFLECTANCE, 10, released_as=name) for name in ("dem", "s1_rtc", "s2_l1c", "s2_l2a")),
+    footprint=640, stride=8, patch=2, latent_channels=4)
+
+
+def wave(shape, frequency, phase=0.0, dtype=torch.float32):
+    return torch.sin(frequency * torch.arange(math.prod(shape), dtype=torch.float64) + phase).reshape(shape).to(dtype)
+
+
+def cosine(shape, frequency, phase=0.0):
+    return wave(shape, frequency, phase + math.pi / 2)
+
+
+def filled_first(shapes, amplitude):
+    """Weights by the formula of cop-gen-tiny.json: a wave whose phase is the key's rank; norms around 1."""
+    return {key: (amplitude * wave(shapes[key], 0.37, 1.3 * rank, torch.float64) + key.endswith(NORMS)).float()
+            for rank, key in enumerate(sorted(shapes))}
+
+
+def filled_second(shapes):
+    """Weights by the formula of vae-and-beta.npz."""
+    weights = {}
+    for rank, key in enumerate(sorted(shapes)):
+        vector = len(shapes[key]) == 1
+        values = (0.1 if vector else 0.05) * wave(shapes[key], 1.7, 0.37 * (rank + 1), torch.float64)
+        weights[key] = (values + (vector and key.endswith("weight"))).float()
+    return weights
+
+
+def backbone_shapes(table, width, depth):
+    """The tensors of a released backbone file, by its own keys."""
+    shapes = {"pos_embed": (1, table.sequence_length, width), "norm.weight": (width,), "norm.bias": (width,)}
+    for i, row in enumerate(published.network_order(table)):
+        z, p = table.latent_shape(row)[0], table.patch_of(row)
+        shapes |= {f"patch_embeds.{i}.proj.weight": (width, z, p, p), f"patch_embeds.{i}.proj.bias": (width,),
+                   f"decoder_preds.{i}.weight": (p * p * z, width), f"decoder_preds.{i}.bias": (p * p * z,)}
+    for block in [f"{side}_blocks.{j}" for side in ("in", "out") for j in range(depth // 2)] + ["mid_block"]:
+        outer = block.startswith("out")
+        norms = ("norm1", "norm2", "norm3") if outer else ("norm2", "norm3")
+        shapes |= {f"{block}.{norm}.{kind}": (width,) for norm in norms for kind in ("weight", "bias")}
+        shapes |= {f"{block}.attn.qkv.weight": (3 * width, width), f"{block}.attn.proj.weight": (width, width),
+                   f"{block}.attn.proj.bias": (width,), f"{block}.mlp.fc1.weight": (4 * width, width),
+                   f"{block}.mlp.fc1.bias": (4 * width,), f"{block}.mlp.fc2.weight": (width, 4 * width), f"{block}.mlp.fc2.bias": (width,)}
+        if outer:
+            shapes |= {f"{block}.skip_linear.weight": (width, 2 * width), f"{block}.skip_linear.bias": (width,)}
+    return shapes
+
+
+def codec_shapes(config):
+    with torch.device("meta"):
+        return {key: tuple(tensor.shape) for key, tensor in KLCodec(config).state_dict().items()}
+
+
+def tiny_backbone():
+    """Our backbone with the golden fill, its golden inputs and times."""
+    golden = GOLDEN["backbone_tiny"]
+    weights = filled_first(backbone_shapes(TABLE, golden["embed_dim"], golden["depth"]), 0.2)
+    order = published.ORDER
+    latents = {row: cosine((2, *TABLE.latent_shape(row)), 0.11, j) for j, row in enumerate(order)}
+    times = {row: torch.tensor(golden["t"][j]) for j, row in enumerate(order)}
+    return published.backbone(weights, heads=golden["num_heads"]), latents, times
+
+
+def tiny_codec():
+    golden = GOLDEN["vae_tiny"]
+    config = CodecConfig(golden["ddconfig"]["in_channels"], width=golden["ddconfig"]["ch"])
+    return published.codec(filled_first(codec_shapes(config), 0.05), "s2l1c_60m", scaling_factor=golden["scale_factor_for_decode"])
+
+
+def radar_weights():
+    """The full-size VAE of two bands."""
+    return filled_second(codec_shapes(CodecConfig(2)))
+
+
+def tiny_beta():
+    return published.backbone(filled_second(backbone_shapes(THUMBNAILS, 64, 4)), heads=4, table=THUMBNAILS)
+
+
+def difference(tensor, golden):
+    """The largest difference from a golden summary: first and last numbers, sums relative to the sum of magnitudes."""
+    flat = tensor.double().flatten()
+    assert list(tensor.shape) == golden["shape"]
+    parts = [(flat[:8] - torch.tensor(golden["first8"], dtype=torch.float64)).abs().max()]
+    if "last4" in golden:
+        parts.append((flat[-4:] - torch.tensor(golden["last4"], dtype=torch.float64)).abs().max())
+    parts.append(abs(flat.abs().sum() - golden["abs_sum"]) / golden["abs_sum"])
+    parts.append(abs(flat.sum() - golden["sum"]) / golden["abs_sum"])
+    return float(max(parts))
