@@ -22,7 +22,8 @@ S2, OLD_S2 = "S2B_MSIL2A_20230610T112119_N0509_R037_T30UVG_20230610T140101", "S2
 S2_L1C = "S2B_MSIL1C_20230610T112119_N0509_R037_T30UVG_20230610T120101"
 S1 = "S1A_IW_GRDH_1SDV_20230604T063141_20230604T063206_048834_05DF6E_rtc"
 
-pytestmark = pytest.mark.filterwarnings("ignore::copgen.reading.CopgenWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::copgen.reading.CopgenWarning"),
+              pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")]          # rasterio's own
 
 
 def tile(path: Path, values: NDArray[Any], resolution: float, shift: float = 0) -> None:

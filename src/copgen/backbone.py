@@ -155,7 +155,10 @@ def time_embedding(time: Tensor, width: int) -> Tensor:
 
 
 def patch_embedding(table: Table, name: str, width: int) -> nn.Conv2d:
-    patch = table.patch_of(name)
+    patch, resolution = table.patch_of(name), table[name].resolution
+    if resolution and table.footprint % (resolution * table.stride * patch):
+        raise ValueError(f"{name}: {table.footprint} m is not a whole number of tokens "
+                         f"({resolution} m a pixel, {table.stride} pixels a latent, {patch} latents a token)")
     return nn.Conv2d(table.latent_shape(name)[0], width, kernel_size=patch, stride=patch)
 
 

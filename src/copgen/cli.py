@@ -83,6 +83,7 @@ def models() -> None:
     """The models at hand and the released ones: parameters, modalities, licence, and how to get them."""
     from rich.console import Console
     from rich.table import Table as RichTable
+    from safetensors import SafetensorError
 
     from copgen import published
     from copgen.model import CopGen, bundled
@@ -93,8 +94,12 @@ def models() -> None:
     local = {folder.parent.name: folder.parent for folder in sorted(published.cache_folder().glob("*/copgen.json"))}
     for where, found in (("bundled", bundled()), ("local", local)):
         for name, folder in found.items():
-            model = CopGen(folder)
-            sizes = model.parameters()
+            try:
+                model = CopGen(folder, device="cpu")
+                sizes = model.parameters()
+            except (ValueError, OSError, SafetensorError) as error:        # the others are listed all the same
+                grid.add_row(name, str(folder), "-", "-", "-", f"broken: {error}")
+                continue
             grid.add_row(name, where if where == "bundled" else str(folder), f"{sizes['backbone']:,}", f"{sizes['codecs']:,}",
                          str(len(model.table.rows)), model.record.licence)
     for name, released in published.MODELS.items():
@@ -131,7 +136,7 @@ def generate(
         "Rows neither given nor wanted: joint (drawn too: samples don't depend on what is wanted), noise or drop (quicker)."))] = "joint",
     posterior: Annotated[str, typer.Option(help="The given layers' latents: mean, or sample (a draw of each seed's own).")] = "mean",
     s1_unit: Annotated[str, typer.Option("--s1-unit", help="Unit of written radar: linear or dB.")] = "linear",
-    max_memory: Annotated[str | None, typer.Option(help="What a batch of samples may take, such as 2GB; else half of what is free.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="What a batch of samples may take, such as 2GB; else half the free.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that this run writes.")] = False,
 ) -> None:
     """Draw samples of any layers of a square from any others.

@@ -62,6 +62,7 @@ class CodecConfig:
     stem: int = 1                                # pixels along a side that the first layer folds into one
     groups: int = 32
     attention: bool = True                       # in the middle
+    shortcut: bool = False                       # a linear map of blocks beside the networks, which then learn what it misses
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.latent_channels, self.width, self.blocks, self.stem, self.groups, *self.multipliers)
@@ -88,16 +89,49 @@ class KLCodec(nn.Module):
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * z, 2 * z, 1)
         self.post_quant_conv = nn.Conv2d(z, z, 1)
+        side = config.stride
+        self.analysis = nn.Conv2d(config.channels, z, side, side) if config.shortcut else None
+        self.synthesis = nn.ConvTranspose2d(z, config.channels, side, side) if config.shortcut else None
 
     @property
     def dtype(self) -> torch.dtype:
         return self.quant_conv.weight.dtype
 
     def moments(self, pixels: Tensor) -> Tensor:
-        return self.quant_conv(self.encoder(pixels.to(self.dtype)))
+        pixels = pixels.to(self.dtype)
+        moments = self.quant_conv(self.encoder(pixels))
+        if self.analysis is None:
+            return moments
+        mean, log_variance = moments.chunk(2, dim=1)
+        return torch.cat([mean + self.analysis(pixels), log_variance], dim=1)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.decoder(self.post_quant_conv(latents.to(self.dtype) / self.scaling_factor))
+        latents = latents.to(self.dtype) / self.scaling_factor
+        pixels = self.decoder(self.post_quant_conv(latents))
+        return pixels if self.synthesis is None else pixels + self.synthesis(latents)
+
+    @torch.no_grad()
+    def start_from_principal_components(self, pixels: Tensor, log_variance: float = -5.0) -> None:
+        """Make a codec with a shortcut the block PCA of `pixels` [B, C, H, W], whitened; the networks start at nothing."""
+        if self.analysis is None or self.synthesis is None or self.synthesis.bias is None or self.analysis.bias is None:
+            raise ValueError("only a codec with a shortcut can start from principal components")
+        z, side = self.config.latent_channels, self.config.stride
+        blocks = F.unfold(pixels.double(), side, stride=side).transpose(1, 2).flatten(0, 1)        # [blocks, C * side * side]
+        middle = pixels.double().mean((0, 2, 3))                                                   # one value a channel
+        centre = middle.repeat_interleave(side * side)
+        variance, axes = torch.linalg.eigh((blocks - centre).T @ (blocks - centre) / len(blocks))
+        spread = variance[-z:].clamp(min=1e-12).sqrt()
+        axes = axes[:, -z:]
+        shape = self.analysis.weight.shape
+        self.analysis.weight.copy_((axes / spread).T.reshape(shape))
+        self.analysis.bias.copy_(-(centre @ axes) / spread)
+        self.synthesis.weight.copy_((axes * spread).T.reshape(shape))
+        self.synthesis.bias.copy_(middle)
+        for layer in (self.encoder.conv_out, self.decoder.conv_out, self.quant_conv):
+            nn.init.zeros_(layer.bias)           # type: ignore[arg-type]
+        nn.init.zeros_(self.decoder.conv_out.weight)
+        nn.init.zeros_(self.encoder.conv_out.weight)
+        self.quant_conv.bias[z:] = log_variance  # type: ignore[index]
 
 
 class Encoder(nn.Module):

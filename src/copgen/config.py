@@ -24,6 +24,8 @@ def load(kind: type[T], path: Path, overrides: tuple[str, ...] = ()) -> T:
         raise ValueError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: could not be read ({error})") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: expected keys and values, got {type(data).__name__}")
     for override in overrides:
         _override(data, override)
     return parse(kind, data, str(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -81,8 +81,9 @@ def run(job: Job, *, progress: Progress | None = None, say: Callable[[str], obje
     check_target(folder, [SHEET, RECORD], overwrite=job.overwrite)
     for number in range(job.samples):
         check_target(folder / sample_name(number), file_names(model.table, wanted), overwrite=job.overwrite)
-    say(f"given: {', '.join(scene.layers) or 'nothing'}; wanted: {', '.join(wanted)}")
     began = time.perf_counter()
+    check_weights(model, {*scene.layers, *wanted})
+    say(f"given: {', '.join(scene.layers) or 'nothing'}; wanted: {', '.join(wanted)}")
     scenes = model.generate(scene, wanted, seeds=job.seeds, steps=job.steps, solver=job.solver, absent=job.absent, posterior=job.posterior,
                             max_memory=job.max_memory, progress=progress)
     seconds = time.perf_counter() - began
@@ -115,6 +116,13 @@ def check_settings(job: Job) -> None:
         raise ValueError("--window chooses a square from --input or --archive, and neither is there; leave it out")
     if job.archive is None and (job.given or job.patch):
         raise ValueError("--given and --patch choose from an archive; with --input every layer named is given")
+
+
+def check_weights(model: CopGen, rows: Iterable[str]) -> None:
+    """Load what the job needs: a codec that is damaged is refused now, not after the drawing."""
+    model.backbone_in(model.precision)
+    for row in rows:
+        model.codec(row)
 
 
 def given_scene(job: Job, table: Table) -> Scene:

@@ -11,14 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from copgen.modalities import TABLE, Table
 from copgen.reading import squares
-from copgen.reading.acquired import day_in_name, scene_day
+from copgen.reading.acquired import acquisition_day, day_in_name, scene_day
 from copgen.reading.rasters import describe
 from copgen.reading.scenes import Date, Input, Place, corner_step, planned, read_onto
-from copgen.scene import Footprint, Scene, parse_date
+from copgen.scene import Footprint, Scene
 
 CELL = re.compile(r"\d+[UD]_\d+[LR]")
 TILE = 10_680                                    # metres, the side of a cell's images
@@ -52,12 +50,10 @@ def read_cell(
         raise ValueError(f"cell {cell}: no layer with pixels is given; give one of {', '.join(there)}")
     plans = planned(inputs_of(root, cell, rows, there, table), table)
     square = square_of(root, cell, there, table, patch, window)
-    days = [(name, np.datetime64(parse_date(day)[0], "D")) for name, one in there.items() if (day := day_in_name(one.path))]
-    when = scene_day(days)
-    if date is None:
-        date = "none" if when is None else when
+    days = [(name, day) for name, one in there.items() if (day := acquisition_day(one.path, {})) is not None]
     name = cell if patch is None else f"{cell}_{patch[0]}_{patch[1]}"
-    scene = read_onto(square, plans, table=table, place=place, date=date, fill=fill, name=name)
+    scene = read_onto(square, plans, table=table, place=place, fill=fill, name=name,
+                      date=scene_day(days) if date is None else date)      # None: by the tags of the files given
     chosen = {name: {"id": one.id, "passed_over": list(one.others)} for name, one in there.items()}
     return scene.with_layers(scene.layers, cell=cell, patch=patch and list(patch), products=chosen,
                              dates={name: str(day) for name, day in days})

@@ -172,9 +172,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))   # older files are no zip
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
-    except Exception as error:                   # torch raises many types here; which one is no help to the user
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: refused, not a file of plain tensors ({reason}); get the released file again") from error
+    except Exception as error:                   # of many types, with advice to load it all the same: not repeated
+        raise ValueError(f"{path}: refused, not a file of plain tensors (damaged, or with objects that may run code when they are loaded); "
+                         "get the released file again") from error
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ValueError(f"{path}: expected a table of named tensors, got {type(state).__name__}")
     return state
@@ -293,8 +293,8 @@ def download(released: Released, endpoint: str | None) -> tuple[Path, Path, dict
 
 
 def by_hand(name: str, released: Released, folder: Path, error: Exception) -> str:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return (f"{name}: could not be fetched from the hub ({reason}). Without a network, put {released.file} of {released.repository} and "
+    reason = re.split(r"\n|\. ", str(error))[0] or type(error).__name__
+    return (f"{name}: could not be fetched from the hub ({reason}); without a network, put {released.file} of {released.repository} and "
             f"the folders {', '.join(sorted(VAE_FOLDERS.values()))} of {VAE_REPOSITORY}, each with its {VAE_FILES[0]}, on this machine "
             f"and run: copgen convert --backbone {released.file} --vaes FOLDER --out {folder}")
 

@@ -38,6 +38,7 @@ class CodecSizes:
     stem: int = 1
     groups: int = 32
     attention: bool = True
+    shortcut: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class Recipe:
 
     def codec_config(self, row: str) -> CodecConfig:
         """The sizes of one row's codec; ValueError where its stride is not the table's."""
-        sizes = self.codec_of.get(row, self.codec)
+        called = (name for name in self.codec_of if row in self.modalities.select(name))
+        sizes = self.codec_of.get(row) or self.codec_of.get(next(called, ""), self.codec)
         config = CodecConfig(self.modalities[row].channels, self.table.latent_channels, **vars(sizes))
         if config.stride != self.table.stride:
             raise ValueError(f"recipe {self.name}: the codec of {row} has stride {config.stride}, the table {self.table.stride}")
@@ -92,4 +94,6 @@ def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """A recipe from TOML; ValueError with file, key, value and rule."""
     recipe = load(Recipe, path, overrides)
     recipe.modalities.select(recipe.codec_of)    # refuses unknown rows
+    for row in recipe.modalities.images:
+        recipe.codec_config(row)                 # refuses sizes that don't fit
     return recipe

@@ -41,8 +41,11 @@ class Shards:
         found: dict[str, list[NDArray[Any]]] = {row: [] for row in rows}
         for number in numbers:
             shard = _opened(self.folder / name_of(int(number) // self.per_shard))
-            for row in rows:
-                found[row].append(shard.get_slice(row)[int(number) % self.per_shard])
+            try:
+                for row in rows:
+                    found[row].append(shard.get_slice(row)[int(number) % self.per_shard])
+            except SafetensorError as error:
+                raise ValueError(f"{self.folder}: {error}; it holds {', '.join(shard.keys())}") from error
         return {row: np.stack(arrays) for row, arrays in found.items()}
 
 
@@ -50,8 +53,10 @@ def open_shards(folder: Path) -> Shards:
     """The shards in `folder`; ValueError where there are none or one is missing."""
     try:
         index = json.loads((folder / INDEX).read_text())
-        shards = Shards(folder, int(index["samples"]), int(index["per_shard"]), index["meta"])
-    except (OSError, ValueError, KeyError) as error:
+        shards = Shards(folder, int(index["samples"]), int(index["per_shard"]), dict(index["meta"]))
+        if shards.samples < 1 or shards.per_shard < 1:
+            raise ValueError(f"{shards.samples} samples, {shards.per_shard} a shard")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}: no readable {INDEX}; make the shards first (copgen synthesize, copgen encode)") from error
     for k in range(-(-shards.samples // shards.per_shard)):
         if not (folder / name_of(k)).is_file():
@@ -68,15 +73,17 @@ def write_shards(folder: Path, samples: int, make: Callable[[range], Arrays], *,
     folder.mkdir(parents=True, exist_ok=True)
     index = {"samples": samples, "per_shard": per_shard, "meta": json.loads(json.dumps(meta))}
     if (folder / INDEX).exists():
-        there = json.loads((folder / INDEX).read_text())
-        if there["meta"] != index["meta"] or there["per_shard"] != per_shard:
-            raise ValueError(f"{folder}: holds shards made with {there['meta']}, not with {index['meta']}; choose another folder")
+        there = json_of(folder / INDEX)
+        for key in ("per_shard", "meta"):
+            if there.get(key) != index[key]:
+                raise ValueError(f"{folder}: holds shards made with {key} {there.get(key)}, not {index[key]}; choose another folder")
     write_json(folder / INDEX, index)
     for k in range(-(-samples // per_shard)):
         numbers = range(k * per_shard, min((k + 1) * per_shard, samples))
         path = folder / name_of(k)
         if not (path.is_file() and _length(path) == len(numbers)):
             write_whole(path, save({row: np.ascontiguousarray(array) for row, array in make(numbers).items()}))
+            _opened.cache_clear()                # a reader of this process may hold the file that was here
         if progress:
             progress(numbers.stop, samples)
     return open_shards(folder)
@@ -84,6 +91,13 @@ def write_shards(folder: Path, samples: int, make: Callable[[range], Arrays], *,
 
 def name_of(k: int) -> str:
     return f"shard-{k:05d}.safetensors"
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: could not be read ({error}); choose another folder, or delete this one") from error
 
 
 @lru_cache(maxsize=256)

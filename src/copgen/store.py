@@ -50,6 +50,9 @@ class ModelRecord:
         """The table of this model; ValueError that names what differs from this version's rows."""
         if self.format != FORMAT:
             raise ValueError(f"{source}: format {self.format}, this version reads {FORMAT}; convert the model again or update copgen")
+        for size in ("footprint", "stride", "patch", "latent_channels"):
+            if getattr(self, size) < 1:
+                raise ValueError(f"{source}: {size} is {getattr(self, size)}, at least 1 is needed; copy or convert the model again")
         for row in self.rows:
             name = str(row.get("name"))
             if name not in TABLE.by_name:

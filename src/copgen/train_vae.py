@@ -16,7 +16,7 @@ from copgen.files import write_json
 from copgen.recipe import Recipe
 from copgen.sources import Source
 from copgen.store import save_codec
-from copgen.training import Report, train
+from copgen.training import Report, free_for_run, train
 
 
 def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, resume: bool = False, report: Report | None = None) -> KLCodec:
@@ -31,6 +31,8 @@ def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, resume:
     torch.manual_seed(how.seed)
     codec = KLCodec(recipe.codec_config(row))
     pixels = pixel_reader(row, recipe, source)
+    if codec.config.shortcut:
+        codec.start_from_principal_components(pixels(np.arange(min(len(source), 256))))
 
     def loss(network: nn.Module, numbers: NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(network, KLCodec)
@@ -43,6 +45,7 @@ def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, resume:
         parts = {"reconstruction": (x - y).abs().mean(), "kl": divergence}
         return reconstruction + recipe.train_vae.kl_weight * divergence, parts
 
+    free_for_run(folder, resume)
     write_json(folder / "recipe.json", {"row": row, "data": source.name, **dump(recipe)})
     average = train(codec, loss, len(source), how, folder, resume=resume, report=report)
     codec.load_state_dict(average)

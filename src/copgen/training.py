@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ class Optimisation:
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"steps {self.steps}, batch {self.batch}: both are 1 or more")
+
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
         decayed = self.learning_rate * (1 - min(step, self.steps) / self.steps) ** self.decay_power
@@ -59,9 +64,7 @@ def train(network: nn.Module, loss: StepLoss, samples: int, how: Optimisation, f
     """
     optimiser = torch.optim.AdamW(network.parameters(), lr=how.learning_rate, betas=how.betas, weight_decay=how.weight_decay)
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    checkpoint = folder / "checkpoint.pt"
-    if checkpoint.exists() and not resume:
-        raise ValueError(f"{folder}: holds a run already; go on with --resume or choose another folder")
+    checkpoint = free_for_run(folder, resume)
     folder.mkdir(parents=True, exist_ok=True)
     first = load_checkpoint(checkpoint, network, optimiser, average) if checkpoint.exists() else 0
     metrics = Metrics(folder / "metrics.csv", first)
@@ -73,13 +76,11 @@ def train(network: nn.Module, loss: StepLoss, samples: int, how: Optimisation, f
         generator = torch.Generator().manual_seed(seed_of(how.seed, step))
         with torch.autocast("cpu", torch.bfloat16, enabled=how.precision == "bf16"):
             total, parts = loss(network, batch_of(samples, how, step), generator)
-        if not torch.isfinite(total):
-            raise ValueError(f"{folder}: the loss of step {step + 1} is {float(total)}; the last checkpoint is intact: "
-                             "go on from it with a lower learning rate or in fp32")
+        refuse_nan(folder, f"loss of step {step + 1}", total)
         optimiser.zero_grad(set_to_none=True)
         total.backward()
-        if how.clip is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), how.clip)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), math.inf if how.clip is None else how.clip)
+        refuse_nan(folder, f"gradient of step {step + 1}", norm)
         optimiser.step()
         update_average(average, network, how.ema, step)
         done = step + 1
@@ -93,6 +94,20 @@ def train(network: nn.Module, loss: StepLoss, samples: int, how: Optimisation, f
         if done % save_every == 0 or done == how.steps:
             save_checkpoint(checkpoint, done, network, optimiser, average)
     return average
+
+
+def free_for_run(folder: Path, resume: bool) -> Path:
+    """The path of the folder's checkpoint; ValueError where there is one that nobody asked to go on from."""
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists() and not resume:
+        raise ValueError(f"{folder}: holds a run already; go on with --resume or choose another folder")
+    return checkpoint
+
+
+def refuse_nan(folder: Path, what: str, value: Tensor) -> None:
+    if not torch.isfinite(value):
+        raise ValueError(f"{folder}: the {what} is {float(value)}; the last checkpoint is intact: "
+                         "go on from it with a lower learning rate or in fp32")
 
 
 def seed_of(seed: int, step: int) -> int:
@@ -137,7 +152,7 @@ class Metrics:
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
-        rows = list(csv.reader(path.open())) if path.exists() else []
+        rows = list(csv.reader(path.read_text().splitlines())) if path.exists() else []
         kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) <= step]
         self.header = rows[0] if rows and kept else None
         write_whole(path, "".join(",".join(row) + "\n" for row in ([self.header] if self.header else []) + kept).encode())

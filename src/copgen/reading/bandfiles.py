@@ -17,7 +17,7 @@ USUAL_ORDER = {                                  # product -> the order of a sta
     "S2L1C": S2_BANDS,
     "S1RTC": ("vv", "vh"),
 }
-S2_NAME = re.compile(r"(?<![A-Za-z0-9])(?:B|band[ _]?)0?(\d{1,2})(A?)(?![A-Za-z0-9])", re.IGNORECASE)
+S2_NAME = re.compile(r"(?<![A-Za-z0-9])B0?(\d{1,2})(A?)(?![A-Za-z0-9])", re.IGNORECASE)
 S1_NAME = re.compile(r"(?<![A-Za-z0-9])(vv|vh)(?![A-Za-z0-9])", re.IGNORECASE)
 COMMON_NAMES = {                                 # the STAC electro-optical extension's and its users'
     "coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05", "rededge2": "B06", "rededge3": "B07",
@@ -81,7 +81,8 @@ def best(path: Path, band: str, row: Modality, found: Sequence[BandFile]) -> Ban
     ranked = sorted(found, key=lambda one: rank(one, row))
     if rank(ranked[0], row) == rank(ranked[1], row):
         names = " and ".join(f"{one.raster.path.name} (band {one.index})" for one in ranked[:2])
-        raise ValueError(f"{path}: {band} is in both {names}; leave only one of them, or name the bands with bands=NAME:NAME:...")
+        way_out = "leave only one of them there" if path.is_dir() else "name the bands with bands=NAME:NAME:..."
+        raise ValueError(f"{path}: {band} is in both {names}; {way_out}")
     return ranked[0]
 
 
@@ -97,7 +98,7 @@ def in_file(raster: Raster, product: str, table: Table, listed: Sequence[str]) -
     wanted = bands_of(product, table)
     if listed:
         return by_list(raster, wanted, listed)
-    named = gathered((name_in(description or "", wanted), BandFile(raster, k)) for k, description in enumerate(raster.descriptions, 1))
+    named = by_description(raster, wanted)
     if named:
         return named
     if len(wanted) == 1 and raster.count == 1:
@@ -134,26 +135,31 @@ def bands_of(product: str, table: Table) -> tuple[str, ...]:
     return tuple(band for row in table.rows if row.product == product for band in row.bands)
 
 
+def by_description(raster: Raster, wanted: Sequence[str]) -> dict[str, list[BandFile]]:
+    """Bands by their descriptions; one that is a band's name to the letter wins over those that only hold it."""
+    described = [(text.strip(), BandFile(raster, k)) for k, text in enumerate(raster.descriptions, 1) if text]
+    exact = gathered((next((band for band in wanted if band.lower() == text.lower()), None), one) for text, one in described)
+    return gathered((name_in(text, wanted), one) for text, one in described) | exact
+
+
 def name_in(text: str, wanted: Sequence[str]) -> str | None:
-    """The band that a description or a file's stem names, None if none of those wanted; the last that it names counts."""
-    words = [text.strip().lower(), *re.split(r"[^a-z0-9]+", text.lower())]
-    for band in wanted:
-        if text.strip().lower() == band.lower():
-            return band
-    numbered = [f"B{int(digits):02d}" if not letter else f"B{int(digits)}A" for digits, letter in S2_NAME.findall(text.replace("_", " "))]
-    polarised = [name.lower() for name in S1_NAME.findall(text.replace("_", " "))]
-    common = [COMMON_NAMES[word] for word in words if word in COMMON_NAMES]
-    return next((name for name in reversed([*common, *numbered, *polarised]) if name in wanted), None)
+    """The band that a description or a file's stem names; None if it names none of those wanted, or several."""
+    whole = next((band for band in wanted if band.lower() == text.strip().lower()), None)
+    if whole:
+        return whole
+    plain = text.replace("_", " ")
+    numbered = {f"B{int(digits)}A" if letter else f"B{int(digits):02d}" for digits, letter in S2_NAME.findall(plain)}
+    polarised = {name.lower() for name in S1_NAME.findall(plain)}
+    common = {COMMON_NAMES[word] for word in re.split(r"[^a-z0-9]+", text.lower()) if word in COMMON_NAMES}
+    named = (numbered or polarised or common) & set(wanted)
+    return named.pop() if len(named) == 1 else None
 
 
 # --- a folder -----------------------------------------------------------------------------------------------------------------------
 
 def in_folder(path: Path, product: str, table: Table) -> dict[str, list[BandFile]]:
     """Band name -> the files of a folder that hold it. Files that begin with another product's name are another product's."""
-    try:
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    except OSError as error:
-        raise ValueError(f"{path}: this folder can't be listed ({error.strerror}); check its permissions") from error
+    files = rasters_under(path)
     own = [file for file in files if starts_with(file, product)] or [
         file for file in files if not any(starts_with(file, other) for other in table.products if other != product)]
     wanted = bands_of(product, table)
@@ -166,9 +172,19 @@ def in_folder(path: Path, product: str, table: Table) -> dict[str, list[BandFile
     return found
 
 
+def rasters_under(path: Path) -> list[Path]:
+    """A folder's rasters; those of a Sentinel-2 product as it is downloaded (.SAFE) lie deeper."""
+    try:
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        deeper = [file for inside in ("GRANULE/*/IMG_DATA/*", "GRANULE/*/IMG_DATA/R*m/*", "R*m/*") for file in path.glob(inside)]
+        return files or sorted(file for file in deeper if file.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise ValueError(f"{path}: this folder can't be listed ({error.strerror}); check its permissions") from error
+
+
 def in_member(file: Path, wanted: Sequence[str], alone: bool) -> dict[str, list[BandFile]]:
     raster = describe(file)
-    named = gathered((name_in(description or "", wanted), BandFile(raster, k)) for k, description in enumerate(raster.descriptions, 1))
+    named = by_description(raster, wanted)
     if named or raster.count != 1:
         return named
     name = name_in(file.stem, wanted) or next((band for band in wanted if starts_with(file, band)), None)

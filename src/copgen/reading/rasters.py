@@ -6,7 +6,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ DRIVERS = {                                      # by first bytes; no virtual fo
 }
 MISSING = (-32768.0, -32767.0, -9999.0)          # the usual numbers for no data, often left untagged
 LARGEST = 1e30                                   # beyond it lie only the float formats' own markers of no data
-MOST_PIXELS = 4096 * 4096                        # of one window
+MOST_PIXELS = 2048 * 2048                        # of one window: a square of 1920 m at 1 m
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,15 @@ def describe(path: Path) -> Raster:
             raise ValueError(f"{path}: its coordinate reference system is a local one, without a place on Earth; georeference it first")
         if any("complex" in dtype for dtype in dataset.dtypes):
             raise ValueError(f"{path}: holds complex numbers; give terrain-corrected power (RTC), not single-look complex data")
-        return Raster(
-            path, Grid(dataset.crs, transform), dataset.width, dataset.height, dataset.count, tuple(dataset.descriptions),
-            all_tags(dataset), tuple(dataset.nodatavals), tuple(dataset.scales), tuple(dataset.offsets),
-        )
+        grid = Grid(dataset.crs, straightened(transform, dataset.width, dataset.height))
+        return Raster(path, grid, dataset.width, dataset.height, dataset.count, descriptions_of(dataset), all_tags(dataset),
+                      tuple(dataset.nodatavals), tuple(dataset.scales), tuple(dataset.offsets))
+
+
+def straightened(t: Affine, width: int, height: int) -> Affine:
+    """The geotransform without a rotation that is only rounding: less than a ten-thousandth of a pixel over the whole raster."""
+    slight = abs(t.b) * height < 1e-4 * abs(t.a) and abs(t.d) * width < 1e-4 * abs(t.e)
+    return Affine(t.a, 0, t.c, 0, t.e, t.f) if slight else t
 
 
 @contextmanager
@@ -122,13 +127,21 @@ def damaged(path: Path) -> str:
     return f"{path}: is truncated or damaged, its pixels could not be read; copy or download it again"
 
 
+def descriptions_of(dataset: Any) -> tuple[str | None, ...]:
+    try:
+        return tuple(dataset.descriptions)
+    except UnicodeDecodeError:                   # not in UTF-8: no names rather than no file
+        return (None,) * int(dataset.count)
+
+
 def all_tags(dataset: Any) -> dict[str, str]:
     """The tags of the file and of every band, in every namespace but GDAL's own; the file's own win."""
     found: dict[str, str] = {}
     for band in range(dataset.count, -1, -1):    # 0 is the file itself
         for space in [*dataset.tag_namespaces(band), None]:
             if space not in ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS"):
-                found |= dataset.tags(band, ns=space) if space else dataset.tags(band)
+                with suppress(UnicodeDecodeError):
+                    found |= dataset.tags(band, ns=space) if space else dataset.tags(band)
     return found
 
 

@@ -49,10 +49,10 @@ def upright(values: FloatArray, grid: Grid) -> tuple[FloatArray, Grid]:
 
 
 def majority(smooth: Callable[[FloatArray], FloatArray], values: FloatArray) -> FloatArray:
-    """The class with the largest share of each pixel; of equals, the lowest code. `smooth` makes shares of indicators."""
+    """The class with the largest share of each pixel; of equals, the lowest code. `smooth` makes shares of indicator planes."""
     codes = np.unique(values)
-    shares = np.stack([smooth((values == code).astype(np.float64)) for code in codes])
-    return codes[np.argmax(np.round(shares, 9), axis=0)]
+    shares = [smooth((band == codes[:, None, None]).astype(np.float64)) for band in values]             # [K, side, side] each
+    return codes[np.argmax(np.round(np.stack(shares), 9), axis=1)]       # rounded: equal shares must not differ by the order of sums
 
 
 # --- within one CRS -----------------------------------------------------------------------------------------------------------------

@@ -100,7 +100,12 @@ def read_scene(
     first = plans[0][1].first
     crs = squares.scene_crs(first)
     square = squares.choose(first, crs, table.footprint, corner_step(table), window)
-    return read_onto(square, plans, table=table, place=place, date=date, fill=fill, name=name or inputs[0].path.stem)
+    return read_onto(square, plans, table=table, place=place, date=date, fill=fill, name=name or name_of(inputs[0].path))
+
+
+def name_of(path: Path) -> str:
+    """A file's or folder's own name, never one like `..` that means another folder."""
+    return path.stem if path.stem.strip(".") else path.resolve().stem or "scene"
 
 
 def corner_step(table: Table) -> int:
@@ -130,10 +135,10 @@ def read_onto(
     warned: list[str] = []
     filled: dict[str, Any] = {}
     layers: dict[str, NDArray[Any]] = {}
-    for one, found in plans:
-        layers |= read_layers(one, found, square, fill, warned, filled)
     when, days = date_layer(date, plans)
     extra = {"place": place_layer(place, square), "date": when}
+    for one, found in plans:
+        layers |= read_layers(one, found, square, fill, warned, filled)
     layers |= {key: value for key, value in extra.items() if value is not None and key in table.by_name}
     for message in warned:
         warnings.warn(message, CopgenWarning, stacklevel=3)

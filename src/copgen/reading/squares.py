@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine
 from rasterio.warp import transform as warp_points
 from rasterio.windows import Window
@@ -30,9 +29,8 @@ def warp(source: CRS, target: CRS, xs: FloatArray, ys: FloatArray) -> tuple[Floa
         return xs, ys
     try:
         x, y = warp_points(source, target, xs.ravel().tolist(), ys.ravel().tolist())
-    except (RasterioError, CRSError) as error:
-        raise ValueError(f"no transformation is known between {label(source)} and {label(target)}; "
-                         f"warp the file to a UTM zone first, such as with gdalwarp -t_srs") from error
+    except Exception:                            # GDAL's own errors, whose class rasterio keeps private: outside the projection, mostly
+        return np.full(xs.shape, np.inf), np.full(ys.shape, np.inf)
     return np.reshape(x, xs.shape), np.reshape(y, ys.shape)
 
 

@@ -1,0 +1,214 @@
+"""Shards are written once, whole, and read as they were written; a writer that was killed goes on where it stopped."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, tiny_codec
+
+from copgen.encode import encode, moments_of
+from copgen.shards import open_shards, write_shards
+from copgen.sources import Stored, Worlds, open_source, pack, packed_layers, unpack
+
+META = {"kind": "test", "rows": ["a", "b"]}
+ROWS = ("a", "b")
+
+
+def numbers_as_arrays(numbers: range) -> Mapping[str, np.ndarray]:
+    n = np.array(numbers)
+    return {"a": n[:, None, None] * np.ones((1, 2, 3), np.float32), "b": n.astype(np.int32)}
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    return {file.name: (file.stat().st_mtime_ns, file.stat().st_ino) for file in sorted(folder.glob("shard-*"))}
+
+
+@pytest.mark.parametrize(("samples", "per_shard", "files"), [(7, 3, 3), (6, 3, 2), (2, 5, 1), (1, 1, 1)])
+def test_samples_are_read_as_they_were_written_in_any_order(tmp_path: Path, samples: int, per_shard: int, files: int) -> None:
+    seen: list[tuple[int, int]] = []
+    write_shards(tmp_path, samples, numbers_as_arrays, per_shard=per_shard, meta=META, progress=lambda *counts: seen.append(counts))
+    shards = open_shards(tmp_path)
+    assert len(shards) == samples and len(stamps(tmp_path)) == files
+    assert shards.meta == META
+    assert seen[-1] == (samples, samples) and seen == sorted(seen)
+    order = np.random.default_rng(0).permutation(samples)
+    read = shards.read(ROWS, order)
+    expected = numbers_as_arrays(range(samples))
+    for row in ROWS:
+        np.testing.assert_array_equal(read[row], expected[row][order])
+        assert read[row].dtype == expected[row].dtype
+    assert shards.read(("b",), np.array([0, 0])).keys() == {"b"}
+
+
+def test_a_writer_that_was_killed_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+    made: list[range] = []
+
+    def killed_at_the_third(numbers: range) -> Mapping[str, np.ndarray]:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(numbers)
+        return numbers_as_arrays(numbers)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(tmp_path, 10, killed_at_the_third, per_shard=2, meta=META)
+    with pytest.raises(ValueError, match=r"shard-00002.safetensors is missing; run the command that writes these shards again"):
+        open_shards(tmp_path)
+    before, made = stamps(tmp_path), []
+    shards = write_shards(tmp_path, 10, lambda numbers: (made.append(numbers), numbers_as_arrays(numbers))[1], per_shard=2, meta=META)
+    assert made == [range(4, 6), range(6, 8), range(8, 10)]
+    assert before.items() <= stamps(tmp_path).items()
+    assert shards.read(("b",), np.arange(10))["b"].tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "short", "no shard"])
+def test_a_damaged_shard_is_written_again_and_no_other(tmp_path: Path, damage: str) -> None:
+    write_shards(tmp_path, 6, numbers_as_arrays, per_shard=2, meta=META)
+    path, before = tmp_path / "shard-00001.safetensors", stamps(tmp_path)
+    data = path.read_bytes()
+    short = tmp_path / "short"
+    write_shards(short, 1, numbers_as_arrays, per_shard=1, meta=META)
+    damaged = {"truncated": data[:-5], "empty": b"", "short": (short / "shard-00000.safetensors").read_bytes(), "no shard": b"x" * 99}
+    path.write_bytes(damaged[damage])
+    shards = write_shards(tmp_path, 6, numbers_as_arrays, per_shard=2, meta=META)
+    assert path.read_bytes() == data
+    after = stamps(tmp_path)
+    assert all(after[name] == before[name] for name in before if name != path.name)
+    assert shards.read(("b",), np.arange(6))["b"].tolist() == list(range(6))
+
+
+def test_a_shard_that_went_bad_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path, 4, numbers_as_arrays, per_shard=2, meta=META)
+    path = tmp_path / "shard-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match=r"shard-00001.safetensors: is damaged or gone"):
+        shards.read(("a",), np.array([3]))
+
+
+def test_a_shard_written_again_is_read_again(tmp_path: Path) -> None:
+    """No reader keeps what a file no longer holds."""
+    first = write_shards(tmp_path, 2, numbers_as_arrays, per_shard=2, meta=META)
+    assert first.read(("b",), np.array([1]))["b"].tolist() == [1]
+    (tmp_path / "shard-00000.safetensors").unlink()
+    second = write_shards(tmp_path, 2, lambda numbers: {"b": np.array(numbers, np.int32) + 50}, per_shard=2, meta=META)
+    assert second.read(("b",), np.array([1]))["b"].tolist() == [51]
+
+
+def test_shards_can_grow(tmp_path: Path) -> None:
+    write_shards(tmp_path, 5, numbers_as_arrays, per_shard=2, meta=META)
+    before = stamps(tmp_path)
+    shards = write_shards(tmp_path, 8, numbers_as_arrays, per_shard=2, meta=META)
+    assert shards.read(("b",), np.arange(8))["b"].tolist() == list(range(8))
+    assert stamps(tmp_path)["shard-00001.safetensors"] == before["shard-00001.safetensors"]
+
+
+@pytest.mark.parametrize(("per_shard", "meta"), [(2, {"kind": "other"}), (3, META)])
+def test_shards_of_other_things_are_refused_and_kept(tmp_path: Path, per_shard: int, meta: dict) -> None:
+    write_shards(tmp_path, 4, numbers_as_arrays, per_shard=2, meta=META)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"holds shards made with .*; choose another folder"):
+        write_shards(tmp_path, 4, numbers_as_arrays, per_shard=per_shard, meta=meta)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_full_disk_leaves_no_half_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shards(tmp_path, 2, numbers_as_arrays, per_shard=2, meta=META)
+
+    def full(descriptor: int) -> None:
+        if os.fstat(descriptor).st_size > 150:                                       # the index still fits
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ValueError, match=r"shard-00001.safetensors: could not be written \(No space left on device\)"):
+        write_shards(tmp_path, 6, numbers_as_arrays, per_shard=2, meta=META)
+    monkeypatch.undo()
+    assert {file.name for file in tmp_path.iterdir()} == {"index.json", "shard-00000.safetensors"}
+    assert len(write_shards(tmp_path, 6, numbers_as_arrays, per_shard=2, meta=META)) == 6
+
+
+@pytest.mark.parametrize("index", [None, "", "{}", "[]", "null", '{"samples": 2, "per_shard": 0, "meta": {}}',
+                                   '{"samples": "x", "per_shard": 1, "meta": {}}', '{"samples": 2, "per_shard": 1, "meta": 3}'])
+def test_a_folder_without_a_readable_index_is_refused(tmp_path: Path, index: str | None) -> None:
+    if index is not None:
+        (tmp_path / "index.json").write_text(index)
+    with pytest.raises(ValueError, match=r"no readable index.json; make the shards first"):
+        open_shards(tmp_path)
+
+
+# Layers as they are stored
+
+
+def test_packed_layers_come_back_from_a_folder(tmp_path: Path) -> None:
+    worlds = Worlds(0, 3, TINY)
+    meta = {"kind": "layers", "source": worlds.name}
+    write_shards(tmp_path, 3, lambda numbers: packed_layers(worlds, TINY, numbers), per_shard=2, meta=meta)
+    stored = open_source(str(tmp_path), TINY)
+    assert isinstance(stored, Stored) and len(stored) == 3 and stored.name == worlds.name == "synthetic:0..3"
+    original, read = worlds.layers(TINY.names, [2, 0]), stored.layers(TINY.names, [2, 0])
+    for name in TINY.names:
+        if name.startswith("s2"):                                                   # DN are whole numbers, 0 being no data
+            np.testing.assert_allclose(read[name], np.maximum(original[name], 1), rtol=0, atol=0.5)
+        else:
+            np.testing.assert_array_equal(read[name], original[name])
+
+
+def test_a_row_that_was_not_stored_is_refused(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path, 2, numbers_as_arrays, per_shard=2, meta=META)
+    with pytest.raises(ValueError, match=r"dem.*; it holds a, b"):
+        shards.read(("a", "dem"), np.array([0]))
+
+
+def test_a_folder_with_a_broken_index_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text("{")
+    with pytest.raises(ValueError, match=r"index.json: could not be read"):
+        write_shards(tmp_path, 2, numbers_as_arrays, per_shard=2, meta=META)
+    assert (tmp_path / "index.json").read_text() == "{"
+
+
+def test_packing_keeps_all_that_a_file_holds() -> None:
+    assert pack(TINY["s2l2a_10m"], np.array([-3.0, 0, 1, 2.4, 2.6, 7e4])).tolist() == [1, 1, 1, 2, 3, 65_535]     # 0 is no data
+    days = np.array([["1950-01-01"], ["2050-12-31"]], "datetime64[D]")
+    np.testing.assert_array_equal(unpack(TINY["date"], pack(TINY["date"], days)), days)
+    assert pack(TINY["lulc"], np.array([11.0])).dtype == np.uint8
+
+
+def test_a_source_of_worlds_is_the_same_for_any_number_of_readers() -> None:
+    one, two = Worlds(5, 8, TINY), open_source("synthetic:0..8", TINY)
+    for name, layer in one.layers(("dem", "date"), [0, 2]).items():
+        np.testing.assert_array_equal(layer, two.layers(("dem", "date"), [5, 7])[name])
+
+
+@pytest.mark.parametrize("text", ["synthetic:5..5", "synthetic:5..2", "synthetic:a..b", "no/such/folder", "synthetic:-1..4"])
+def test_a_source_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="--data"):
+        open_source(text, TINY)
+
+
+# Moments
+
+
+def test_encoding_stores_the_codecs_moments(tmp_path: Path) -> None:
+    table = TINY.subset(["place", "date", "dem", "s2l2a_60m"])
+    codecs = {name: tiny_codec(TINY[name].channels) for name in table.images}
+    worlds = Worlds(0, 3, table)
+    shards = encode(worlds, codecs, table, tmp_path, per_shard=2)
+    read, layers = shards.read(table.names, np.arange(3)), worlds.layers(table.names, range(3))
+    for name in table.names:
+        pixels = table[name].scale.to_model(layers[name])
+        if name in codecs:
+            direct = moments_of(worlds, codecs, table, range(3))[name]
+            assert read[name].dtype == np.float16 and read[name].shape == (3, 16, *table.latent_shape(name)[1:])
+            np.testing.assert_allclose(read[name].astype(float), direct.astype(float), rtol=2e-3, atol=2e-3)
+        else:
+            np.testing.assert_array_equal(read[name], pixels)
+    made_before = stamps(tmp_path)
+    encode(worlds, codecs, table, tmp_path, per_shard=2)
+    assert stamps(tmp_path) == made_before
+    with pytest.raises(ValueError, match="choose another folder"):
+        encode(Worlds(1, 4, table), codecs, table, tmp_path, per_shard=2)
+    assert json.loads((tmp_path / "index.json").read_text())["meta"]["source"] == "synthetic:0..3"
