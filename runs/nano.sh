@@ -7,7 +7,7 @@ RECIPE=recipes/nano.toml
 
 copgen synthesize --shards --recipe $RECIPE --seed 0 --worlds 2560 --workers 2 --out "$WORK/codec-worlds"
 for row in dem lulc cloud_mask s1rtc s2l1c_10m s2l1c_20m s2l1c_60m s2l2a_10m s2l2a_20m s2l2a_60m; do
-    case $row in s2l?c_10m | s2l?a_10m) steps=2000 ;; *) steps=1200 ;; esac
+    case $row in s2*_10m) steps=2000 ;; *) steps=1200 ;; esac
     copgen train-vae $row --recipe $RECIPE --data "$WORK/codec-worlds" --out "$WORK/vae/$row" --resume --set train_vae.how.steps=$steps
 done
 copgen encode --recipe $RECIPE --vaes "$WORK/vae" --data synthetic:2560..11776 --workers 2 --out "$WORK/latents"

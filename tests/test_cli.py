@@ -213,6 +213,7 @@ BAD: dict[str, tuple[Make, str]] = {
     "unknown device": (words("--device tpu"), r"--device tpu: choose auto, cpu, cuda"),
     "unknown radar unit": (words("--s1-unit db"), r"--s1-unit db: choose linear, dB"),
     "no size": (words("--max-memory much"), r"--max-memory much: expected a size such as 2GB"),
+    "endless size": (words("--max-memory infGB"), r"--max-memory infGB: expected a size such as 2GB"),
     "no pair": (words("--input DEM={inputs}/dem.tif --window 5"), r"--window 5: expected two numbers"),
     "window of nothing": (words("--window 5,5"), r"--window chooses a square from --input or --archive"),
     "archive without a cell": (words("--archive {here}"), r"--archive ROOT and --cell NAME belong together"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import pytest
 import torch
 from conftest import TINY
 from rasterio.crs import CRS
+from safetensors.torch import load_file, save_file
 
 from copgen import diffusion
 from copgen.codec import Identity
@@ -292,6 +294,16 @@ def test_bfloat16_is_near_float32(model: CopGen, scene: Scene) -> None:
     for name in exact.layers:
         assert half[name].dtype == np.float32
         assert 0 < np.abs(half[name] - exact[name]).mean() < 0.1 * exact[name].std(), name
+
+
+@pytest.mark.parametrize(("file", "want"), [("backbone.safetensors", "LULC"), ("vae/lulc/codec.safetensors", "LULC"),
+                                            ("backbone.safetensors", "date")])
+def test_a_model_that_makes_no_numbers_says_so(tiny_model: Path, tmp_path: Path, file: str, want: str) -> None:
+    """A class is always the largest of its planes, also of planes that are no numbers: that may not pass."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "broken"))
+    save_file({name: tensor * torch.nan for name, tensor in load_file(folder / file).items()}, folder / file)
+    with pytest.raises(ValueError, match=rf"model tiny: {want.lower()} came out as no number"):
+        CopGen(folder, precision="fp32").generate(None, want, steps=1)
 
 
 def test_a_reconstruction_is_the_codecs_round_trip(model: CopGen, scene: Scene) -> None:

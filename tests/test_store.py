@@ -136,6 +136,14 @@ def test_a_codec_of_another_size_is_refused(folder: Path, change: Callable, mess
         CopGen(folder).codec("dem")
 
 
+def test_a_record_that_asks_for_more_memory_than_there_is_is_only_a_wrong_size(folder: Path) -> None:
+    edit(folder, lambda r: r["backbone"].update(width=2**24))
+    edit(folder, lambda r: r["config"].update(width=2**24), "vae/dem/codec.json")
+    for read in (lambda: CopGen(folder).backbone, lambda: CopGen(folder).codec("dem")):
+        with pytest.raises(ValueError, match=r"another size"):
+            read()
+
+
 def test_a_codec_for_another_row_is_refused(folder: Path) -> None:
     edit(folder, lambda r: r["codecs"].update(dem="s2l2a_60m"))
     with pytest.raises(ValueError, match="codec s2l2a_60m has 2 channels and stride 8, row dem needs 1 and 8"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from copgen.encode import encode
 from copgen.modalities import Table
 from copgen.recipe import BackboneTraining, CodecSizes, CodecTraining, Geometry, Recipe
 from copgen.shards import Shards, write_shards
-from copgen.sources import Stored, Worlds, packed_layers
+from copgen.sources import Stored, Worlds, open_source, packed_layers
 from copgen.store import load_codec
 from copgen.train_backbone import clean_rows, drawn_latents, train_backbone
 from copgen.train_vae import kl, measured_scaling_factor, pixel_reader, train_vae, turned
@@ -119,20 +120,18 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [5, 8, 12])
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_numbers_that_are_none_stop_the_run_and_spare_its_checkpoint(tmp_path: Path, step: int, what: str) -> None:
-    bad = line_loss(nan_at=step) if what == "loss" else line_loss(wild_at=step)
-    for clip in (None, 1.0):
-        how = Optimisation(**{**vars(HOW), "clip": clip})
-        folder = tmp_path / str(clip)
-        with pytest.raises(ValueError, match=rf"the {what} of step {step} is (nan|inf); the last checkpoint is intact"):
-            run(folder, how, bad if clip is None else (line_loss(nan_at=step) if what == "loss" else line_loss(wild_at=step)))
-        if step > 6:
-            state = torch.load(folder / "checkpoint.pt", weights_only=True)
-            assert state["step"] == 6
-            assert all(tensor.isfinite().all() for part in ("network", "average") for tensor in state[part].values())
-        run(folder, how, resume=True)
-        run(tmp_path / f"{clip} straight", how)
-        assert_same_run(folder, tmp_path / f"{clip} straight")
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_numbers_that_are_none_stop_the_run_and_spare_its_checkpoint(tmp_path: Path, step: int, what: str, clip: float | None) -> None:
+    how, bad = replace(HOW, clip=clip), line_loss(nan_at=step) if what == "loss" else line_loss(wild_at=step)
+    with pytest.raises(ValueError, match=rf"the {what} of step {step} is (nan|inf); the last checkpoint is intact"):
+        run(tmp_path / "bad", how, bad)
+    if step > 6:
+        state = torch.load(tmp_path / "bad" / "checkpoint.pt", weights_only=True)
+        assert state["step"] == 6
+        assert all(tensor.isfinite().all() for part in ("network", "average") for tensor in state[part].values())
+    run(tmp_path / "bad", how, resume=True)
+    run(tmp_path / "straight", how)
+    assert_same_run(tmp_path / "straight", tmp_path / "bad")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "another network"])
@@ -152,7 +151,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_kept(tmp_path: Path, dama
 
 def test_the_log_has_a_line_for_every_so_many_steps_and_the_last(tmp_path: Path) -> None:
     reports: list[tuple[int, int]] = []
-    run(tmp_path, Optimisation(**{**vars(HOW), "steps": 7}), report=lambda step, of, losses, speed: reports.append((step, of)))
+    run(tmp_path, replace(HOW, steps=7), report=lambda step, of, losses, speed: reports.append((step, of)))
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [2, 4, 6, 7] == [step for step, _ in reports]
@@ -206,11 +205,9 @@ def test_the_average_follows_its_formula() -> None:
 # Codecs
 
 
-RECIPE = Recipe(
-    "tiny", Geometry(patch=4), BackboneConfig(32, 2, 2), CodecSizes(width=8, multipliers=(1, 2), blocks=1, stem=4, groups=4, attention=False),
-    train_vae=CodecTraining(Optimisation(steps=30, batch=8, learning_rate=3e-3, warm_up=0, weight_decay=0.0, ema=0.9), kl_weight=1e-4),
-    train=BackboneTraining(Optimisation(steps=30, batch=8, learning_rate=3e-3, warm_up=3, weight_decay=0.0, betas=(0.9, 0.98), ema=0.9), 0.5),
-)
+QUICK = Optimisation(steps=30, batch=8, learning_rate=3e-3, warm_up=3, weight_decay=0.0, betas=(0.9, 0.98), ema=0.9)
+RECIPE = Recipe("tiny", Geometry(patch=4), BackboneConfig(32, 2, 2), CodecSizes(8, (1, 2), blocks=1, stem=4, groups=4, attention=False),
+                train_vae=CodecTraining(QUICK, kl_weight=1e-4), train=BackboneTraining(QUICK, clean_conditions=0.5))
 WORLDS = 8
 
 
@@ -252,7 +249,7 @@ def test_a_codec_learns_and_is_left_in_its_folder(stored: Stored, row: str, tmp_
 
 
 def test_a_codecs_training_goes_on_bit_for_bit(stored: Stored, tmp_path: Path) -> None:
-    short = Recipe(**{**vars(RECIPE), "train_vae": CodecTraining(Optimisation(**{**vars(RECIPE.train_vae.how), "steps": 3}))})
+    short = replace(RECIPE, train_vae=CodecTraining(replace(QUICK, steps=3)))
     one = train_vae("s2l2a_60m", short, stored, tmp_path / "one")
     again = train_vae("s2l2a_60m", short, stored, tmp_path / "again")
     resumed = train_vae("s2l2a_60m", short, stored, tmp_path / "one", resume=True)
@@ -325,7 +322,7 @@ def test_the_backbone_learns(moments: Shards, tmp_path: Path) -> None:
 
 
 def test_the_backbones_training_goes_on_bit_for_bit(moments: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = Recipe(**{**vars(RECIPE), "train": BackboneTraining(Optimisation(**{**vars(RECIPE.train.how), "steps": 4}), 0.5)})
+    short = replace(RECIPE, train=BackboneTraining(replace(QUICK, steps=4), clean_conditions=0.5))
     monkeypatch.setattr("copgen.train_backbone.train", lambda *args, **options: train(*args, **options, save_every=2, log_every=1))
     train_backbone(short, moments, FACTORS, tmp_path / "straight")
 
@@ -337,6 +334,16 @@ def test_the_backbones_training_goes_on_bit_for_bit(moments: Shards, tmp_path: P
         train_backbone(short, moments, FACTORS, tmp_path / "killed", report=killed)
     train_backbone(short, moments, FACTORS, tmp_path / "killed", resume=True)
     assert_same_run(tmp_path / "straight", tmp_path / "killed")
+
+
+def test_moments_of_another_table_are_refused(moments: Shards, stored: Stored, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"dem has moments \[16, 8, 8\], the recipe's table \[8, 8, 8\]; encode with"):
+        train_backbone(replace(RECIPE, table=Geometry(patch=4, latent_channels=4)), moments, FACTORS, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"place has moments \[2\]"):
+        train_backbone(RECIPE, stored.shards, FACTORS, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"holds moments, not layers"):
+        open_source(str(moments.folder), TINY)
+    assert not (tmp_path / "run").exists()
 
 
 def test_drawn_latents_are_of_about_unit_variance_and_certain_rows_exact(moments: Shards, stored: Stored) -> None:

@@ -321,7 +321,7 @@ def size(option: str, text: str | None) -> int | None:
     unit = text[len(number) :].upper()
     try:
         return int(float(number) * units[unit])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise ValueError(f"{option} {text}: expected a size such as 2GB or 500MB") from None
 
 

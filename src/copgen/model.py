@@ -186,6 +186,8 @@ class CopGen:
     def _decode(self, row: str, latents: Tensor) -> np.ndarray:
         codec = self.codec(row)
         pixels = torch.cat([codec.decode(one) for one in latents.float().split(1)])    # one at a time: memory, and no batch effects
+        if not pixels.isfinite().all():
+            raise ValueError(f"model {self.name}: {row} came out as no number; its weights are damaged or need --precision fp32")
         return self.table[row].scale.to_physical(pixels.float().cpu().numpy())
 
 

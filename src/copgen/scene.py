@@ -89,7 +89,7 @@ class Scene:
 
     def save(self, folder: str | Path, *, s1_unit: Literal["linear", "dB"] = "linear", overwrite: bool = False) -> list[Path]:
         """Write every layer into `folder` as `copgen.writing.save_scene` does, and return the files' paths."""
-        from copgen.writing import save_scene    # the one arrow upwards: a scene's own verb, its work a layer above
+        from copgen.writing import save_scene  # the one arrow upwards: a scene's own verb, its work a layer above
 
         return save_scene(self, Path(folder), s1_unit=s1_unit, overwrite=overwrite)
 

@@ -91,7 +91,10 @@ def open_source(text: str, table: Table, workers: int = 1) -> Source:
     folder = Path(text)
     if not folder.is_dir():
         raise ValueError(f"--data {text}: neither synthetic:FIRST..LAST nor a folder of layer shards")
-    return Stored(open_shards(folder), table)
+    shards = open_shards(folder)
+    if shards.meta.get("kind") != "layers":
+        raise ValueError(f"--data {text}: holds {shards.meta.get('kind')}, not layers (copgen synthesize --shards)")
+    return Stored(shards, table)
 
 
 def pack(row: Modality, layers: NDArray[Any]) -> NDArray[Any]:

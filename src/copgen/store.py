@@ -131,7 +131,8 @@ def load_codec(folder: Path) -> KLCodec:
     """The codec of a folder, in float32; ValueError for files that are missing, damaged or of another size."""
     file = folder / "codec.json"
     record = parse(CodecRecord, read_json(file), str(file))
-    codec = KLCodec(record.config, record.scaling_factor)
+    with torch.device("meta"):
+        codec = KLCodec(record.config, record.scaling_factor)
     load_weights(codec, folder / "codec.safetensors")
     return codec.eval()
 

@@ -28,6 +28,7 @@ def train_backbone(recipe: Recipe, shards: Shards, scaling_factors: Mapping[str,
     scaling_factors: of every row with a codec. Moments are drawn from afresh at every step.
     """
     table, how = recipe.modalities, recipe.train.how
+    check_moments(shards, table)
     torch.manual_seed(how.seed)
     network = UViT(table, recipe.backbone)
 
@@ -46,6 +47,16 @@ def train_backbone(recipe: Recipe, shards: Shards, scaling_factors: Mapping[str,
     write_json(folder / "recipe.json", {"data": dict(shards.meta), **dump(recipe)})
     network.load_state_dict(train(network, step_loss, len(shards), how, folder, resume=resume, report=report))
     return network.eval()
+
+
+def check_moments(shards: Shards, table: Table) -> None:
+    """ValueError for shards of something else, or of latents of another size."""
+    for row, array in shards.read(table.names, np.array([0])).items():
+        z, height, width = table.latent_shape(row)
+        expected = (2 * z, height, width) if table[row].is_image else (z, height, width)
+        if array.shape[1:] != expected:
+            raise ValueError(f"{shards.folder}: {row} has moments {list(array.shape[1:])}, the recipe's table {list(expected)}; "
+                             "encode with this recipe's codecs first (copgen encode)")
 
 
 def drawn_latents(shards: Shards, table: Table, scaling_factors: Mapping[str, float], numbers: NDArray[np.int64],

@@ -106,7 +106,7 @@ def free_for_run(folder: Path, resume: bool) -> Path:
 
 def refuse_nan(folder: Path, what: str, value: Tensor) -> None:
     if not torch.isfinite(value):
-        raise ValueError(f"{folder}: the {what} is {float(value)}; the last checkpoint is intact: "
+        raise ValueError(f"{folder}: the {what} is {float(value.detach())}; the last checkpoint is intact: "
                          "go on from it with a lower learning rate or in fp32")
 
 
