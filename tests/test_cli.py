@@ -590,12 +590,12 @@ def in_a_process(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "copgen.cli", *words], capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_the_version_and_a_refusal_in_a_process_of_their_own() -> None:
+def test_the_version_and_a_refusal_in_a_process_of_their_own(tmp_path: Path) -> None:
     said = in_a_process("--version")
     assert (said.returncode, said.stdout, said.stderr) == (0, f"copgen {__version__}\n", "")
-    said = in_a_process("generate", "--samples", "0", "--out", "out")
+    said = in_a_process("generate", "--samples", "0", "--out", str(tmp_path / "out"))
     assert (said.returncode, said.stdout) == (2, "") and said.stderr == "error: --samples 0: at least 1 is needed\n"
-    assert not Path("out").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_needs_nothing_heavy() -> None:
