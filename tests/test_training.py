@@ -81,7 +81,7 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert all(torch.equal(value, b["optimiser"]["state"][key][name]) for name, value in state.items())
 
 
-@pytest.mark.parametrize("stop_at", [1, 6, 7, 12, 13, 17, 20])
+@pytest.mark.parametrize("stop_at", [1, 7, 12, 20])
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, stop_at: int) -> None:
     network, average = run(tmp_path / "straight")
     with pytest.raises(Killed):
@@ -118,7 +118,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("step", [5, 8, 12])
+@pytest.mark.parametrize("step", [5, 12])
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_numbers_that_are_none_stop_the_run_and_spare_its_checkpoint(tmp_path: Path, step: int, what: str, clip: float | None) -> None:

@@ -109,6 +109,8 @@ def sample(backbone: Backbone, noise: Latents, given: Latents, solver: str = "pu
         raise ValueError(f"no solver is called {solver!r}; there are: {', '.join(SOLVERS)}")
     if steps < 1:
         raise ValueError(f"steps = {steps}: a solver calls the network at least once, so steps is 1 or more")
+    if not noise:
+        raise ValueError("noise has no rows, so there is nothing to draw; it needs one at least")
     absent = absent or {}
     for a, b, said in (given, noise, "given and drawn"), (given, absent, "given and absent"), (absent, noise, "absent and drawn"):
         if both := a.keys() & b.keys():
