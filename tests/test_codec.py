@@ -90,6 +90,29 @@ def test_a_decoder_sees_the_ground_where_it_is() -> None:
     assert change[:16, :16].mean() > 20 * change[48:, 48:].mean()
 
 
+@torch.no_grad()
+def test_principal_components_lose_what_the_smallest_ones_hold() -> None:
+    """The best that eight numbers a block can do (Eckart and Young): the squared error is the sum of the variances left out."""
+    random = torch.Generator().manual_seed(0)
+    blocks = torch.randn(600, 12, generator=random) @ torch.randn(12, 2 * 64, generator=random) / 12 + 0.3      # of rank 12
+    pixels = blocks.reshape(6, 10, 10, 2, 8, 8).permute(0, 3, 1, 4, 2, 5).reshape(6, 2, 80, 80)
+    codec = KLCodec(CodecConfig(2, width=8, multipliers=(1, 2), blocks=1, stem=4, groups=4, attention=False, shortcut=True)).eval()
+    codec.start_from_principal_components(pixels)
+    mean, log_variance = codec.moments(pixels).chunk(2, 1)
+    flat = mean.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(flat @ flat.T / flat.shape[1], torch.eye(8), rtol=0, atol=1e-3)                  # whitened
+    assert (log_variance == -5).all()
+    centred = (blocks - pixels.mean((0, 2, 3)).repeat_interleave(64)).double()
+    variance = torch.linalg.eigvalsh(centred.T @ centred / len(centred))
+    error = (codec.decode(mean) - pixels).square().sum() / len(blocks)
+    assert float(error) == pytest.approx(float(variance[:-8].sum()), rel=1e-3)
+
+
+def test_a_codec_without_a_shortcut_has_no_principal_components() -> None:
+    with pytest.raises(ValueError, match="only a codec with a shortcut"):
+        tiny_codec(1).start_from_principal_components(torch.zeros(1, 1, 64, 64))
+
+
 @pytest.mark.parametrize("sizes", [
     {"width": 10}, {"width": 0}, {"multipliers": ()}, {"multipliers": (1, 0)}, {"groups": 0}, {"stem": 0}, {"blocks": 0}])
 def test_sizes_that_cannot_be_are_refused(sizes: dict) -> None:

@@ -193,22 +193,32 @@ def test_a_name_that_is_no_model_is_refused_with_those_that_are() -> None:
         CopGen.from_pretrained("nanno")
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_model_as_it_was(folder: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("calls", [1, 2, 6])
+def test_a_full_disk_leaves_the_old_model_as_it_was(folder: Path, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    left = iter(range(calls - 1))
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def fills_up(descriptor: int) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), full)
+    monkeypatch.setattr(os, "fsync", fills_up)
     codecs = {name: tiny_codec(TINY[name].channels, seed=1) for name in SMALL.images}
     with pytest.raises(ValueError, match="No space left on device"):
         save_model(folder, "other", "CC0", tiny_backbone(SMALL, seed=1), codecs)
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
 
 
-def test_a_save_that_stops_half_way_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The record comes last: without it there is nothing that could be loaded by mistake."""
+@pytest.mark.parametrize(("value", "half"), [(1e6, True), (float("nan"), False), (float("inf"), False)])
+def test_weights_that_a_file_cannot_hold_are_not_saved(tmp_path: Path, value: float, half: bool) -> None:
+    codec = tiny_codec(1)
+    codec.quant_conv.weight.data[0, 0] = value
+    with pytest.raises(ValueError, match=r"quant_conv.weight: holds values that are no numbers"):
+        save_model(tmp_path / "m", "m", "CC0", tiny_backbone(SMALL), {"dem": codec}, half=half)
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_save_that_stops_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
 
     def fills_up(descriptor: int) -> None:
@@ -219,9 +229,7 @@ def test_a_save_that_stops_half_way_leaves_no_model(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", fills_up)
     with pytest.raises(ValueError, match="No space left on device"):
         save_model(tmp_path / "m", "m", "CC0", tiny_backbone(SMALL), {name: tiny_codec(TINY[name].channels) for name in SMALL.images})
-    assert not list(tmp_path.rglob("*.part"))
-    with pytest.raises(ValueError, match="is not a model folder"):
-        CopGen(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_is_counted_without_loading_it(folder: Path) -> None:

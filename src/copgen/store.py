@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from copgen.backbone import BackboneConfig, UViT
 from copgen.codec import CodecConfig, KLCodec
 from copgen.config import dump, parse
-from copgen.files import write_json, write_whole
+from copgen.files import json_bytes, write_all, write_json, write_whole
 from copgen.modalities import TABLE, Modality, Table
 
 FORMAT = 1
@@ -104,13 +104,13 @@ def load_record(folder: Path) -> ModelRecord:
 
 def save_model(folder: Path, name: str, licence: str, backbone: UViT, codecs: Mapping[str, KLCodec], *, half: bool = False,
                notes: Mapping[str, Any] | None = None) -> None:
-    """A whole model folder; `half` stores weights in 16 bits. Its record comes last."""
+    """A model folder, whole or not at all; `half` stores weights in 16 bits. A model that was there stays until all is written."""
     dtype = torch.float16 if half else torch.float32
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(backbone.state_dict(), folder / BACKBONE, dtype)
+    record = record_of(name, licence, backbone.table, backbone.config, {row: row for row in codecs}, notes=notes)
+    files = {folder / BACKBONE: weight_bytes(backbone.state_dict(), dtype)}
     for row, codec in codecs.items():
-        save_codec(codec, folder / "vae" / row, dtype)
-    save_record(record_of(name, licence, backbone.table, backbone.config, {row: row for row in codecs}, notes=notes), folder)
+        files |= codec_files(codec, folder / "vae" / row, dtype)
+    write_all({**files, folder / RECORD: json_bytes(dump(record))}, overwrite=True)
 
 
 def load_backbone(folder: Path, record: ModelRecord, table: Table, dtype: torch.dtype = torch.float32) -> UViT:
@@ -121,10 +121,13 @@ def load_backbone(folder: Path, record: ModelRecord, table: Table, dtype: torch.
 
 
 def save_codec(codec: KLCodec, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """codec.json and codec.safetensors in `folder`, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(codec.state_dict(), folder / "codec.safetensors", dtype)
-    write_json(folder / "codec.json", dump(CodecRecord(codec.scaling_factor, codec.config)))
+    """codec.json and codec.safetensors in `folder`, both or none."""
+    write_all(codec_files(codec, folder, dtype), overwrite=True)
+
+
+def codec_files(codec: KLCodec, folder: Path, dtype: torch.dtype) -> dict[Path, bytes]:
+    return {folder / "codec.safetensors": weight_bytes(codec.state_dict(), dtype),
+            folder / "codec.json": json_bytes(dump(CodecRecord(codec.scaling_factor, codec.config)))}
 
 
 def load_codec(folder: Path) -> KLCodec:
@@ -138,9 +141,16 @@ def load_codec(folder: Path) -> KLCodec:
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+    write_whole(path, weight_bytes(weights, dtype))
+
+
+def weight_bytes(weights: Mapping[str, Tensor], dtype: torch.dtype) -> bytes:
+    """A safetensors file; ValueError for weights that are no numbers, or too large for the type."""
     cast = {name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
             for name, tensor in weights.items()}
-    write_whole(path, save(cast))
+    if wrong := [name for name, tensor in cast.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{wrong[0]}: holds values that are no numbers in {dtype}; nothing was saved: store it in 32 bits, or train again")
+    return save(cast)
 
 
 def load_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
