@@ -238,9 +238,9 @@ def default(D: Denoiser, x: Latents, schedule: Schedule, calls: int, denoise: bo
 
 
 # Four numbers tuned on Gaussians and mixtures of their own seeds (never those reported), at 12 to 14 calls.
-CENTRE = -0.5                                    # the lam around which the grid is finest: the modes of a mixture part here
-WIDTH = 1.2                                      # within about this far of it the grid is uniform in lam, beyond it is geometric
-BEND = 0.85                                      # polynomials in the alpha that belongs to BEND * lam
+CENTRE = -0.8                                    # the lam around which the grid is finest: the modes of a mixture part here
+WIDTH = 1.4                                      # within about this far of it the grid is uniform in lam, beyond it is geometric
+BEND = 0.75                                      # polynomials in the alpha that belongs to BEND * lam
 RESPONSE = 0.8                                   # dD/dx in units of alpha, which is what it is for data of unit variance
 
 

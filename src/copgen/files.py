@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,9 @@ def withdraw(parts: Iterable[Path], made: Iterable[Path]) -> None:
     """Remove the hidden parts, and the folders that were made for them if nothing else is in there."""
     for part in parts:
         part.unlink(missing_ok=True)
-    for folder in made:
-        try:
+    for folder in sorted(made, key=lambda folder: len(folder.parts), reverse=True):
+        with suppress(OSError):                  # it holds something: leave it
             folder.rmdir()
-        except OSError:                          # it holds something: leave it
-            return
 
 
 def make_folder(folder: Path) -> list[Path]:
