@@ -1,6 +1,7 @@
-"""Is a sample the same alone, in a batch, and with other rows wanted? `python benchmarks/seeds.py [--model nano]` prints the largest differences.
+"""Is a sample the same alone, in a batch, and with other rows wanted?
 
-In float32 and bfloat16, for S2L2A (DN), S1RTC (dB) and LULC (share of pixels of another class), given elevation and date of a synthetic world.
+`python benchmarks/seeds.py [--model nano]` prints the largest differences in float32 and bfloat16, for S2L2A (DN), S1RTC (dB) and LULC
+(share of pixels of another class), given elevation and date of a synthetic world.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def main() -> None:
         }
         for what, other in others.items():
             s2 = max(difference(row, alone, other) for row in ("s2l2a_10m", "s2l2a_20m", "s2l2a_60m"))
-            print(f"{precision:>9}  {what:24} {s2:11.4f} {difference('s1rtc', alone, other):11.5f} {difference('lulc', alone, other):13.6f}")
+            s1, lulc = difference("s1rtc", alone, other), difference("lulc", alone, other)
+            print(f"{precision:>9}  {what:24} {s2:11.4f} {s1:11.5f} {lulc:13.6f}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ def main(out: Path, steps: int | None = None) -> None:
     samples = model.generate(place.only("DEM, LULC, date"), want="S2L2A, S1RTC", seeds=range(3), steps=steps)
     for sample in samples:
         sample.save(out / f"seed-{sample.notes['seed']}", overwrite=True)
-    blue = [sample["s2l2a_10m"][2].mean() for sample in samples]
-    print(f"mean B02 of three samples: {', '.join(f'{value:.0f}' for value in blue)} DN; the world's own: {place['s2l2a_10m'][2].mean():.0f} DN")
+    blue = ", ".join(f"{sample['s2l2a_10m'][2].mean():.0f}" for sample in samples)
+    print(f"mean B02 of three samples: {blue} DN; the world's own: {place['s2l2a_10m'][2].mean():.0f} DN")
 
 
 if __name__ == "__main__":

@@ -270,6 +270,7 @@ def train(
     set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override the recipe, e.g. train.how.steps=100.")] = None,
 ) -> None:
     """Train the backbone, and leave a model folder in OUT/model that `copgen generate --model` takes."""
+    from copgen.encode import check_codecs
     from copgen.recipe import read_recipe
     from copgen.shards import open_shards
     from copgen.store import load_codec, save_model
@@ -277,6 +278,7 @@ def train(
 
     plan = read_recipe(recipe, tuple(set or ()))
     table, shards = plan.modalities, open_shards(latents)
+    check_codecs(shards, vaes)
     codecs = {row: load_codec(vaes / row) for row in table.images}
     network = train_backbone(plan, shards, {row: codec.scaling_factor for row, codec in codecs.items()}, out, resume=resume,
                              report=print_losses)

@@ -216,8 +216,9 @@ def singlestep(D: Denoiser, x: Latents, t: Sequence[float], schedule: Schedule) 
 def default(D: Denoiser, x: Latents, schedule: Schedule, calls: int, denoise: bool) -> dict[str, Tensor]:
     """Third-order multistep, predicted, then corrected by the next call, on a warped log-SNR grid, ended by a denoising.
 
-    UniPC's scheme (arXiv 2302.04867, algorithms 1 to 3, p = 3) with three changes, each measured in benchmarks/solvers.py: D is a
-    polynomial in `bend(lam)` rather than lam, and integrated exactly; D moves along when the corrector moves x; the grid is `warped`.
+    UniPC's scheme (arXiv 2302.04867, algorithms 1 to 3, p = 3) with three changes, tuned together: D is a polynomial in `bend(lam)`
+    rather than lam, and integrated exactly; D moves along when the corrector moves x; the grid is `warped`. What it reaches, and where
+    it falls short of `published`, is in benchmarks/solvers.py.
     """
     t = warped(schedule, calls + 1 - denoise)
     lam = [schedule.lam(time) for time in t]
@@ -237,7 +238,7 @@ def default(D: Denoiser, x: Latents, schedule: Schedule, calls: int, denoise: bo
     return dict(known[0][1]) if denoise else dict(x)
 
 
-# Four numbers tuned on Gaussians and mixtures of their own seeds (never those reported), at 12 to 14 calls.
+# Four numbers tuned on Gaussians and mixtures of their own seeds (never those reported), at 12 to 15 calls.
 CENTRE = -0.8                                    # the lam around which the grid is finest: the modes of a mixture part here
 WIDTH = 1.4                                      # within about this far of it the grid is uniform in lam, beyond it is geometric
 BEND = 0.75                                      # polynomials in the alpha that belongs to BEND * lam

@@ -26,6 +26,15 @@ def encode(source: Source, codecs: Mapping[str, KLCodec], table: Table, folder: 
                         meta=meta, progress=progress)
 
 
+def check_codecs(shards: Shards, codec_folder: Path) -> None:
+    """ValueError where moments were made by other codecs than those in the folder."""
+    for row, made_by in shards.meta.get("codecs", {}).items():
+        path = codec_folder / row / "codec.safetensors"
+        if not path.is_file() or sha256(path) != made_by:
+            raise ValueError(f"{path}: is not the codec that made the moments in {shards.folder}; name the folder of those that did, "
+                             "or encode again")
+
+
 @torch.no_grad()
 def moments_of(source: Source, codecs: Mapping[str, KLCodec], table: Table, numbers: range, batch: int = 16) -> dict[str, NDArray[Any]]:
     layers = source.layers(table.names, list(numbers))

@@ -39,8 +39,8 @@ class CopGen:
     it natively. Codecs, the solver's state and everything after decoding stay float32.
     """
 
-    def __init__(self, folder: Path, *, device: str = "auto", precision: Precision = "auto") -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> None:
+        self.folder = folder = Path(folder)
         self.record: ModelRecord = load_record(folder)
         self.table: Table = self.record.table(str(folder / "copgen.json"))
         if missing := [row for row in self.table.images if row not in self.record.codecs]:

@@ -143,7 +143,7 @@ def parse_place(text: str) -> NDArray[np.float64]:
 def parse_date(text: str) -> NDArray[np.datetime64]:
     """`YYYY-MM-DD` -> [1] of datetime64[D]; ValueError that says what is wrong."""
     try:
-        day = datetime.date.fromisoformat(text)
+        day = datetime.datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError as error:
         raise ValueError(f"date {text!r}: expected a calendar day as YYYY-MM-DD ({error})") from None
     return checked_date(np.array([day], "datetime64[D]"))

@@ -14,11 +14,10 @@ from copgen.backbone import UViT
 from copgen.codec import draw
 from copgen.config import dump
 from copgen.diffusion import draw_times, loss, noised
-from copgen.files import write_json
 from copgen.modalities import Table
 from copgen.recipe import Recipe
 from copgen.shards import Shards
-from copgen.training import Report, free_for_run, train
+from copgen.training import Report, start_run, train
 
 
 def train_backbone(recipe: Recipe, shards: Shards, scaling_factors: Mapping[str, float], folder: Path, *, resume: bool = False,
@@ -43,8 +42,7 @@ def train_backbone(recipe: Recipe, shards: Shards, scaling_factors: Mapping[str,
         counted = {row: error * ~clean[row] for row, error in rows.items()}        # nothing to predict where nothing was added
         return torch.stack(list(counted.values())).sum(0).mean(), {row: mean_of(rows[row], ~clean[row]) for row in rows}
 
-    free_for_run(folder, resume)
-    write_json(folder / "recipe.json", {"data": dict(shards.meta), **dump(recipe)})
+    start_run(folder, resume, {"data": dict(shards.meta), **dump(recipe)})
     network.load_state_dict(train(network, step_loss, len(shards), how, folder, resume=resume, report=report))
     return network.eval()
 

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from copgen.codec import KLCodec, draw
 from copgen.config import dump
-from copgen.files import write_json
 from copgen.recipe import Recipe
 from copgen.sources import Source
 from copgen.store import save_codec
-from copgen.training import Report, free_for_run, train
+from copgen.training import Report, start_run, train
 
 
 def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, resume: bool = False, report: Report | None = None) -> KLCodec:
@@ -45,8 +44,7 @@ def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, resume:
         parts = {"reconstruction": (x - y).abs().mean(), "kl": divergence}
         return reconstruction + recipe.train_vae.kl_weight * divergence, parts
 
-    free_for_run(folder, resume)
-    write_json(folder / "recipe.json", {"row": row, "data": source.name, **dump(recipe)})
+    start_run(folder, resume, {"row": row, "data": source.name, **dump(recipe)})
     average = train(codec, loss, len(source), how, folder, resume=resume, report=report)
     codec.load_state_dict(average)
     codec.eval()

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from copgen.files import write_whole
+from copgen.files import json_bytes, write_json, write_whole
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,30 @@ def train(network: nn.Module, loss: StepLoss, samples: int, how: Optimisation, f
         if done % save_every == 0 or done == how.steps:
             save_checkpoint(checkpoint, done, network, optimiser, average)
     return average
+
+
+def start_run(folder: Path, resume: bool, plan: Mapping[str, Any]) -> None:
+    """Write the run's recipe.json; ValueError for a run that is there unasked, or was started otherwise (its length may change)."""
+    checkpoint, record = free_for_run(folder, resume), folder / "recipe.json"
+    settled = json.loads(json_bytes(plan))
+    if checkpoint.exists() and record.exists():
+        differing = [key for key, (before, now) in leaves(json.loads(record.read_text()), settled).items()
+                     if before != now and not key.endswith("how.steps")]
+        if differing:
+            before, now = leaves(json.loads(record.read_text()), settled)[differing[0]]
+            raise ValueError(f"{folder}: was started with {differing[0]} = {before!r}, not {now!r}; resume it with the recipe and data "
+                             "that it was started with, or choose another folder")
+    write_json(record, settled)
+
+
+def leaves(one: Any, other: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
+    """Both values at every key path of two nests of dictionaries."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return {key: (one, other)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in {**one, **other}:
+        found |= leaves(one.get(name), other.get(name), f"{key}.{name}" if key else name)
+    return found
 
 
 def free_for_run(folder: Path, resume: bool) -> Path:
