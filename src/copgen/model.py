@@ -28,7 +28,6 @@ Posterior = Literal["mean", "sample"]
 Progress = Callable[[int, int, int, int], object]                      # calls done, calls in all, samples done, samples in all
 
 ASSETS = Path(__file__).parent / "assets"
-DEFAULT_STEPS = 15                               # of the default solver: no worse than the published 50 (benchmarks/solvers.py)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -208,8 +207,10 @@ def gaussian(seeds: Sequence[int], stream: str, shape: tuple[int, ...]) -> Tenso
 
 
 def default_steps(solver: str) -> int:
-    """The network calls that a solver takes when nobody says how many."""
-    return published.STEPS if solver == published.SOLVER else DEFAULT_STEPS
+    """The network calls that a solver takes when nobody says how many; ValueError for a solver that isn't there."""
+    if solver not in diffusion.SOLVERS:
+        raise ValueError(f"no solver is called {solver!r}; there are: {', '.join(diffusion.SOLVERS)}")
+    return diffusion.SOLVERS[solver].steps
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

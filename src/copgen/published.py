@@ -53,7 +53,6 @@ VAE_REPOSITORY = "mespinosami/copgen-vaes"
 VAE_FILES = ("model-50-ema.pth", "model-50.pt")  # converted, or the raw training checkpoint
 LICENCE = "see the model's page on the Hugging Face hub"
 PATIENCE = 10                                    # seconds to wait for the hub's first answer
-SOLVER, STEPS = "published", 50                  # what the authors' own code draws with
 
 
 @dataclass(frozen=True)
