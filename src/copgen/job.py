@@ -190,7 +190,7 @@ def record_of(job: Job, model: CopGen, scene: Scene, scenes: Sequence[Scene], wa
     return {
         "copgen": __version__,
         "command": list(job.command),
-        "model": {"name": model.name, "licence": model.record.licence, "sha256": model.weights_sha256()},
+        "model": {"name": model.name, "licence": model.record.licence, "sha256": model.weights_sha256([*scene.layers, *wanted])},
         "scene": scene.name,
         "given": {row: layer_note(scene, row) for row in scene.layers},
         "wanted": list(wanted),

@@ -86,9 +86,10 @@ class CopGen:
             self._codecs[name] = codec.to(self.device).requires_grad_(False)
         return self._codecs[name]
 
-    def weights_sha256(self) -> dict[str, str]:
-        """The hash of every weight file, by its path in the model's folder."""
-        files = [self.folder / BACKBONE, *sorted((self.folder / "vae").glob("*/codec.safetensors"))]
+    def weights_sha256(self, rows: Iterable[str] | None = None) -> dict[str, str]:
+        """The hash of every weight file that these rows (or all) need, by its path in the model's folder."""
+        used = {self.record.codecs[row] for row in (self.table.names if rows is None else rows) if self.table[row].is_image}
+        files = [self.folder / BACKBONE, *(self.folder / "vae" / name / "codec.safetensors" for name in sorted(used))]
         return {file.relative_to(self.folder).as_posix(): sha256(file) for file in files}
 
     def parameters(self) -> dict[str, int]:
