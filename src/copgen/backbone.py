@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from copgen.diffusion import SCHEDULE
 from copgen.modalities import Table
 
 
@@ -24,6 +25,9 @@ class BackboneConfig:
     depth: int = 20                              # in-blocks plus out-blocks; a middle block comes on top
     heads: int = 16
     positions: Literal["random", "ground"] = "random"   # how position embeddings start: the paper's noise, or metres on the ground
+    # what the heads give: the noise, as in the paper, or the velocity alpha eps - sigma x_0 (Salimans and Ho, arXiv 2202.00512), from which
+    # the noise is made. A small network can't copy nearly pure noise well enough: the x_0 of a noise prediction errs by 15 times there.
+    prediction: Literal["noise", "velocity"] = "noise"
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width < 4 or self.width % 4 or self.width % self.heads:
@@ -36,8 +40,7 @@ class UViT(nn.Module):
     """Noise predictions for every row given, by Bao et al.'s U-ViT with post-norm blocks (arXiv 2209.12152; COP-GEN section 3.3).
 
     `forward(latents, times)`: latents by row name, [B, *latent_shape]; times by row name, float [B] in 0..1000, 0 being clean. Any
-    subset of the table's rows may be given: rows left out are not in the sequence. Returns predictions of the same shapes, in the
-    parameters' type.
+    subset of the table's rows may be given: rows left out are not in the sequence. Returns noise predictions of the same shapes.
     """
 
     def __init__(self, table: Table, config: BackboneConfig | None = None) -> None:
@@ -73,7 +76,8 @@ class UViT(nn.Module):
         tokens = [self.tokens(name, latents[name], times[name]) for name in names]
         x = self.trunk(torch.cat(tokens, dim=1))                                   # [B, all tokens, D]
         parts = x.split([part.shape[1] for part in tokens], dim=1)
-        return {name: self.unpatchify(name, part[:, 1:]) for name, part in zip(names, parts, strict=True)}
+        heads = {name: self.unpatchify(name, part[:, 1:]) for name, part in zip(names, parts, strict=True)}
+        return heads if self.config.prediction == "noise" else {name: noise_of(heads[name], latents[name], times[name]) for name in names}
 
     def tokens(self, name: str, latent: Tensor, time: Tensor) -> Tensor:
         """One row's tokens [B, 1 + tokens, D]: its time, then its patches, each with its position."""
@@ -160,6 +164,12 @@ def time_embedding(time: Tensor, width: int) -> Tensor:
     frequency = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32, device=time.device) / half)
     angle = time.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def noise_of(velocity: Tensor, latent: Tensor, time: Tensor) -> Tensor:
+    """The noise in x_t from its velocity: eps = sigma x_t + alpha v; float32."""
+    alpha, sigma = (value.view(-1, *[1] * (latent.ndim - 1)) for value in SCHEDULE.alpha_sigma_of(time))
+    return sigma * latent.float() + alpha * velocity.float()
 
 
 def patch_embedding(table: Table, name: str, width: int) -> nn.Conv2d:

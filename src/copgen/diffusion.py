@@ -48,6 +48,13 @@ class Schedule:
         log_alpha = self.log_alpha(t)
         return math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha))
 
+    def alpha_sigma_of(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """`alpha_sigma` of a tensor of times in 0..steps, float32, same shape; time 0 is clean: 1 and 0."""
+        knots = torch.tensor([0.0, *self.knots], dtype=torch.float64, device=times.device)
+        n = times.double().floor().clamp(0, self.steps - 1).long()
+        log_alpha = torch.lerp(knots[n], knots[n + 1], times.double() - n)
+        return log_alpha.exp().float(), (-torch.expm1(2 * log_alpha)).sqrt().float()
+
     def lam(self, t: float) -> float:
         """Half the log of the signal-to-noise ratio; falls as t grows."""
         log_alpha = self.log_alpha(t)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from copgen.backbone import BackboneConfig
 from copgen.codec import CodecConfig
@@ -60,6 +60,7 @@ class BackboneTraining:
     __pydantic_config__: ClassVar = STRICT
     how: Optimisation = field(default_factory=Optimisation)
     clean_conditions: float = 0.0                # chance that a random set of a sample's rows is given clean, as in sampling
+    weighting: Literal["noise", "velocity"] = "noise"    # whose squared error: the noise's, or that over alpha squared, the velocity's
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from copgen.backbone import UViT
 from copgen.codec import draw
 from copgen.config import dump
-from copgen.diffusion import draw_times, loss, noised
+from copgen.diffusion import SCHEDULE, draw_times, loss, noised
 from copgen.modalities import Table
 from copgen.recipe import Recipe
 from copgen.shards import Shards
@@ -39,6 +39,8 @@ def train_backbone(recipe: Recipe, shards: Shards, scaling_factors: Mapping[str,
         eps = {row: torch.randn(z.shape, generator=generator) for row, z in x0.items()}
         predicted = model(noised(x0, eps, n), {row: steps.float() for row, steps in n.items()})
         _, rows = loss(predicted, eps)
+        if recipe.train.weighting == "velocity":
+            rows = {row: error / SCHEDULE.alpha_sigma_of(n[row])[0] ** 2 for row, error in rows.items()}
         counted = {row: error * ~clean[row] for row, error in rows.items()}        # nothing to predict where nothing was added
         return torch.stack(list(counted.values())).sum(0).mean(), {row: mean_of(rows[row], ~clean[row]) for row in rows}
 
