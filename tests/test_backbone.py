@@ -11,7 +11,8 @@ import torch
 from conftest import TINY, tiny_backbone
 from torch import Tensor
 
-from copgen.backbone import BackboneConfig, UViT, ground_positions, time_embedding
+from copgen.backbone import BackboneConfig, UViT, ground_positions, noise_of, time_embedding
+from copgen.diffusion import SCHEDULE
 from copgen.modalities import Modality, Table
 from copgen.scaling import Linear
 from copgen.store import fill
@@ -183,3 +184,24 @@ def test_a_row_that_the_table_lacks_is_refused() -> None:
     latents, times = inputs(TINY)
     with pytest.raises(ValueError, match=r"the backbone has no rows \['lulc'.*it has place, dem"):
         tiny_backbone(SMALL)({name: latents[name] for name in ("dem", "lulc", "s1rtc")}, times)
+
+
+def test_the_noise_of_a_velocity_is_the_noise() -> None:
+    x0, eps = torch.randn(3, 8, 4, 4, dtype=torch.float64), torch.randn(3, 8, 4, 4, dtype=torch.float64)
+    times = torch.tensor([1.0, 500.5, 1000.0])
+    alpha, sigma = (torch.tensor([SCHEDULE.alpha_sigma(float(t))[k] for t in times]).view(-1, 1, 1, 1) for k in (0, 1))
+    found = noise_of(alpha * eps - sigma * x0, alpha * x0 + sigma * eps, times)
+    assert (found - eps).abs().max() < 1e-5
+
+
+def test_a_velocity_backbone_gives_noise_in_float32_whatever_its_weights() -> None:
+    """With heads at 0 the velocity is 0, so the noise is sigma x_t: nearly all of x_t at the last time, none of a clean row."""
+    backbone = UViT(TINY, BackboneConfig(32, 2, 2, prediction="velocity")).to(torch.bfloat16)
+    with torch.no_grad():
+        for head in backbone.head.values():
+            head.weight.zero_()
+        latents = {row: torch.randn(1, *TINY.latent_shape(row)) for row in TINY.names}
+        out = backbone(latents, {row: torch.tensor([0.0 if row == "dem" else 1000.0]) for row in TINY.names})
+    assert not out["dem"].any()
+    assert out["lulc"].dtype == torch.float32
+    assert (out["lulc"] - SCHEDULE.alpha_sigma(1000.0)[1] * latents["lulc"]).abs().max() < 1e-5

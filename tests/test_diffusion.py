@@ -227,3 +227,11 @@ def test_the_published_fault_shows_new_noise_labelled_clean_at_every_call() -> N
 def test_what_cannot_be_drawn_is_said(change: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         sample(gaussian(0, 1), **{"noise": {"a": torch.zeros(2, 3)}, "given": {}, **change})    # type: ignore[arg-type]
+
+
+def test_the_schedule_of_a_tensor_is_the_schedule() -> None:
+    times = torch.tensor([1.0, 1.5, 20.98, 500.0, 999.9, 1000.0])
+    alpha, sigma = SCHEDULE.alpha_sigma_of(times)
+    for k, t in enumerate(times.tolist()):
+        assert (alpha[k].item(), sigma[k].item()) == pytest.approx(SCHEDULE.alpha_sigma(t), rel=1e-6)
+    assert [value.item() for value in SCHEDULE.alpha_sigma_of(torch.zeros(()))] == [1.0, 0.0]
