@@ -2,5 +2,4 @@
 # All tests but the long ones (those run in .ci/run): bash runs/test.sh [pytest arguments]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-0} MPLBACKEND=Agg
 exec python -m pytest -m "not long" "$@"

@@ -638,7 +638,7 @@ def test_models_are_listed(copgen: Command, tiny_model: Path, tmp_path: Path, mo
     shutil.copytree(tiny_model, tmp_path / "own")
     said = copgen("models")
     assert said.status == 0
-    for part in ("own", "Apache-2.0", "copgen-base", "286,986,562", "mespinosami/copgen-large", "951,274,306", "copgen convert"):
+    for part in ("own", "Apache-2.0", "copgen-base", "286,986,562", "mespinosami/copgen-base", "951,274,306", "copgen convert"):
         assert part in said.out
     for broken in ("backbone.safetensors", "copgen.json"):                 # one that is broken does not hide the others
         (tmp_path / "own" / broken).write_text("{}")

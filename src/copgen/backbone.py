@@ -30,6 +30,8 @@ class BackboneConfig:
     prediction: Literal["noise", "velocity"] = "noise"
 
     def __post_init__(self) -> None:
+        if self.width > 2**14 or self.depth > 2**9:
+            raise ValueError(f"backbone width {self.width}, depth {self.depth}: at most {2**14} and {2**9} make sense")
         if self.heads < 1 or self.width < 4 or self.width % 4 or self.width % self.heads:
             raise ValueError(f"backbone width {self.width}: must be a multiple of 4 and of the {self.heads} heads")
         if self.depth < 2 or self.depth % 2:

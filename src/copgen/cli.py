@@ -31,6 +31,14 @@ def main() -> None:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:                     # a path too long, a folder that may not be read
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}; check the path and its permissions", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        print("error: the GPU's memory is too small for this batch; lower it with --max-memory, or use --device cpu", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -82,6 +90,7 @@ def modalities(
 def models() -> None:
     """The models at hand and the released ones: parameters, modalities, licence, and how to get them."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table as RichTable
     from safetensors import SafetensorError
 
@@ -98,13 +107,15 @@ def models() -> None:
                 model = CopGen(folder, device="cpu")
                 sizes = model.parameters()
             except (ValueError, OSError, SafetensorError) as error:        # the others are listed all the same
-                grid.add_row(name, str(folder), "-", "-", "-", f"broken: {error}")
+                grid.add_row(*map(escape, (name, str(folder), "-", "-", "-", f"broken: {error}")))
                 continue
-            grid.add_row(name, where if where == "bundled" else str(folder), f"{sizes['backbone']:,}", f"{sizes['codecs']:,}",
-                         str(len(model.table.rows)), model.record.licence)
+            place = where if where == "bundled" else str(folder)
+            grid.add_row(*map(escape, (name, place, f"{sizes['backbone']:,}", f"{sizes['codecs']:,}", str(len(model.table.rows)),
+                                       model.record.licence)))
     for name, released in published.MODELS.items():
         if name not in local:
-            grid.add_row(name, f"released: {released.repository}, fetched when first named", f"{released.parameters:,}",
+            source = f"released: {released.repository}, fetched when first named" if released.repository else "its files: copgen convert"
+            grid.add_row(name, source, f"{released.parameters:,}",
                          f"{published.VAE_PARAMETERS:,}", "12", published.LICENCE)
     wide_console(Console).print(grid)
     print("A folder with copgen.json is a model too: name it wherever a model is asked for. Without a network: copgen convert --help.")
@@ -113,7 +124,7 @@ def models() -> None:
 @app.command()
 def generate(
     out: Annotated[Path, typer.Option(help="Folder for <scene>/sample-000/...; nothing in it is ever deleted.")],
-    model: Annotated[str, typer.Option(help="nano, copgen-base, copgen-large, copgen-huge, or a model folder.")] = "nano",
+    model: Annotated[str, typer.Option(help="nano, copgen-base, or a model folder (copgen models).")] = "nano",
     input: Annotated[list[str] | None, typer.Option(metavar="PRODUCT=PATH[,key=value...]", help=(
         "A layer to give, repeatable: a GeoTIFF, or a folder of one file a band. Keys: bands=B02:B03:..., unit=linear|dB (radar), "
         "codes=esri|index|worldcover (land cover), offset=1000 (Sentinel-2 of baseline 04.00 and later)."))] = None,
@@ -129,7 +140,7 @@ def generate(
     samples: Annotated[int, typer.Option(help="How many samples.")] = 1,
     seed: Annotated[int, typer.Option(help="Sample k has this seed + k.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Network calls a sample; left out: the solver's own.")] = None,
-    solver: Annotated[str, typer.Option(help="default, or published: the authors' (then use --steps 50).")] = "default",
+    solver: Annotated[str, typer.Option(help="default (15 calls), or published: the authors' (50 calls).")] = "default",
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32: the backbone's weights. Decoding is always float32.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     absent: Annotated[str, typer.Option(help=(
@@ -163,7 +174,7 @@ def generate(
             bar.start()
             bar.update(task, completed=calls, total=of, description=f"network calls (sample {min(done + 1, samples)} of {samples})")
 
-        result = run(job, progress=tick, say=lambda text: bar.console.print(text, highlight=False))
+        result = run(job, progress=tick, say=lambda text: bar.console.print(text, highlight=False, markup=False))
     print(f"samples: {result.folder}{'/sample-*' if samples > 1 else '/sample-000'}")
     print(f"contact sheet: {result.sheet}")
 
@@ -280,8 +291,7 @@ def train(
     table, shards = plan.modalities, open_shards(latents)
     check_codecs(shards, vaes)
     codecs = {row: load_codec(vaes / row) for row in table.images}
-    network = train_backbone(plan, shards, {row: codec.scaling_factor for row, codec in codecs.items()}, out, resume=resume,
-                             report=print_losses)
+    network = train_backbone(plan, shards, codecs, out, resume=resume, report=print_losses)
     save_model(out / "model", plan.name, licence, network, codecs, half=half,
                notes={"data": shards.meta, "samples": len(shards), "steps": plan.train.how.steps, "batch": plan.train.how.batch})
     print(f"model: {out / 'model'}")

@@ -66,6 +66,8 @@ class CodecConfig:
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.latent_channels, self.width, self.blocks, self.stem, self.groups, *self.multipliers)
+        if max(*sizes, 2 ** len(self.multipliers)) > 2**14 or self.blocks > 64:
+            raise ValueError(f"codec sizes {sizes}: none above {2**14}, nor more than 64 blocks, makes sense")
         if min(sizes) < 1 or not self.multipliers or any(self.width * m % self.groups for m in (1, *self.multipliers)):
             raise ValueError(f"codec of width {self.width} x {self.multipliers}, {self.groups} groups: all sizes are 1 or more, "
                              "every level's width a multiple of the groups")
@@ -132,6 +134,13 @@ class KLCodec(nn.Module):
         nn.init.zeros_(self.decoder.conv_out.weight)
         nn.init.zeros_(self.encoder.conv_out.weight)
         self.quant_conv.bias[z:] = log_variance  # type: ignore[index]
+
+    def natural_factors(self, least: float = 0.1) -> Tensor:
+        """How large each channel's part of the pixels is [z], the largest 1 and none below `least`: by the shortcut's synthesis."""
+        if self.synthesis is None:
+            raise ValueError("only a codec with a shortcut knows how large its channels' parts are")
+        size = self.synthesis.weight.detach().flatten(1).norm(dim=1)
+        return (size / size.max()).clamp(min=least)
 
 
 class Encoder(nn.Module):

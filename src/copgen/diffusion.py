@@ -45,6 +45,8 @@ class Schedule:
         return left + (t - n) * (right - left)
 
     def alpha_sigma(self, t: float) -> tuple[float, float]:
+        if t <= 0:
+            return 1.0, 0.0
         log_alpha = self.log_alpha(t)
         return math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,7 +28,11 @@ Posterior = Literal["mean", "sample"]
 Progress = Callable[[int, int, int, int], object]                      # calls done, calls in all, samples done, samples in all
 
 ASSETS = Path(__file__).parent / "assets"
+# Samples in a batch. A processor's products round otherwise in another batch, and gain little from one: one at a time is the same to the
+# last bit whatever else is drawn.
+MOST_AT_ONCE = {"cpu": 1, "cuda": 16}
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class CopGen:
@@ -80,9 +84,11 @@ class CopGen:
         name = self.record.codecs[row]
         if name not in self._codecs:
             codec = load_codec(self.folder / "vae" / name)
-            if codec.config.channels != self.table[row].channels or codec.config.stride != self.table.stride:
-                raise ValueError(f"{self.folder}: codec {name} has {codec.config.channels} channels and stride {codec.config.stride}, "
-                                 f"row {row} needs {self.table[row].channels} and {self.table.stride}")
+            has = codec.config.channels, codec.config.stride, codec.config.latent_channels
+            needs = self.table[row].channels, self.table.stride, self.table.latent_channels
+            if has != needs:
+                raise ValueError(f"{self.folder}: codec {name} has {has[0]} channels, stride {has[1]} and {has[2]} latent channels; "
+                                 f"row {row} needs {needs[0]}, {needs[1]} and {needs[2]}")
             self._codecs[name] = codec.to(self.device).requires_grad_(False)
         return self._codecs[name]
 
@@ -119,7 +125,8 @@ class CopGen:
         posterior: the given layers' latents are their codecs' means, or draws of the sample's own seed.
         max_memory: bytes that a batch of samples may take beside the weights; None is half of what is free.
 
-        A sample depends on its seed, the given layers and these settings; not on the other seeds, their order or the batch.
+        A sample depends on its seed, the given layers and these settings; not on the other seeds or their order. On a CPU that holds
+        to the last bit; a GPU's batches round a little differently (by what benchmarks/seeds.py prints).
         Raises ValueError for rows both given and wanted, unknown rows, and settings out of range.
         """
         given = Scene(table=self.table) if given is None else given
@@ -143,7 +150,8 @@ class CopGen:
             layers = {row: self._decode(row, latents[row]) for row in wanted}
             for k, seed in enumerate(some):
                 notes = {"seed": seed, "model": self.name, "solver": solver, "steps": steps, "absent": absent, "posterior": posterior,
-                         "precision": str(backbone.dtype).removeprefix("torch."), "given": list(given.layers), "copgen": copgen.__version__}
+                         "batch": len(some), "precision": NAMES[backbone.dtype], "given": list(given.layers),
+                         "copgen": copgen.__version__}
                 scenes.append(given.with_layers({row: layers[row][k] for row in wanted}, **notes))
         if progress:
             progress(len(seeds) * steps, len(seeds) * steps, len(seeds), len(seeds))
@@ -173,7 +181,8 @@ class CopGen:
 
     def _moments(self, row: str, layer: np.ndarray) -> Tensor:
         pixels = torch.from_numpy(self.table[row].scale.to_model(layer))
-        return self.codec(row).moments(pixels.reshape(1, *self.table.pixel_shape(row)).to(self.device)).float()
+        with full_float32():
+            return self.codec(row).moments(pixels.reshape(1, *self.table.pixel_shape(row)).to(self.device)).float()
 
     def _given(self, row: str, moments: Tensor, seeds: Sequence[int], posterior: str) -> Tensor:
         shape = self.table.latent_shape(row)
@@ -185,7 +194,8 @@ class CopGen:
 
     def _decode(self, row: str, latents: Tensor) -> np.ndarray:
         codec = self.codec(row)
-        pixels = torch.cat([codec.decode(one) for one in latents.float().split(1)])    # one at a time: memory, and no batch effects
+        with full_float32():                     # one at a time: memory, and no batch effects
+            pixels = torch.cat([codec.decode(one) for one in latents.float().split(1)])
         if not pixels.isfinite().all():
             raise ValueError(f"model {self.name}: {row} came out as no number; its weights are damaged or need --precision fp32")
         return self.table[row].scale.to_physical(pixels.float().cpu().numpy())
@@ -196,11 +206,16 @@ def report_calls(progress: Progress, before: int, batch: int, samples: int, call
     progress(before * of + calls * batch, samples * of, before, samples)
 
 
+def full_float32() -> AbstractContextManager[None]:
+    """Convolutions on a GPU with all of float32's digits: TF32's ten bits are metres of height."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
 def gaussian(seeds: Sequence[int], stream: str, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal float32 [len(seeds), *shape], each from its seed and the stream's name alone, on any machine."""
+    """Standard normal float32 [len(seeds), *shape], each from its seed and the stream's name alone (NumPy's Philox and ziggurat)."""
 
     def one(seed: int) -> np.ndarray:
-        key = hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:16]
+        key = hashlib.sha256(f"{int(seed)}/{stream}".encode()).digest()[:16]
         generator = np.random.Generator(np.random.Philox(key=np.frombuffer(key, "<u8")))
         return generator.standard_normal(shape, dtype=np.float32)
 
@@ -217,8 +232,8 @@ def default_steps(solver: str) -> int:
 def check_seeds(seeds: Sequence[int]) -> None:
     if len(seeds) < 1:
         raise ValueError("0 samples: at least one seed is needed")
-    if wrong := [seed for seed in seeds if seed < 0]:
-        raise ValueError(f"seed {wrong[0]}: seeds are 0 or larger")
+    if wrong := [seed for seed in seeds if not isinstance(seed, int | np.integer) or seed < 0]:
+        raise ValueError(f"seed {wrong[0]!r}: seeds are whole numbers, 0 or larger")
 
 
 def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
@@ -238,10 +253,15 @@ def pick_device(device: str) -> torch.device:
 
 def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else native_bf16_on_cpu()
         return torch.bfloat16 if native else torch.float32
     check_choice("precision", precision, get_args(Precision))
     return DTYPES[precision]
+
+
+def native_bf16_on_cpu() -> bool:
+    """Whether the processor multiplies bf16 itself; oneDNN also accepts it where it must be emulated."""
+    return any(getattr(torch.cpu, test, lambda: False)() for test in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
 def samples_at_once(table: Table, backbone: UViT, max_memory: int | None, device: torch.device) -> int:
@@ -252,13 +272,30 @@ def samples_at_once(table: Table, backbone: UViT, max_memory: int | None, device
     each = numbers * backbone.dtype.itemsize
     if max_memory is not None and max_memory < each + largest:
         raise ValueError(f"max memory {max_memory / 2**20:.0f} MiB: one sample needs about {(each + largest) / 2**20:.0f} MiB")
-    return int(min(max((free - largest) // each, 1), 64))
+    return int(min(max((free - largest) // each, 1), MOST_AT_ONCE.get(device.type, 1)))
 
 
 def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(available_memory(), memory_limit())
+
+
+def available_memory() -> int:
+    """What the system could give without swapping; 4 GiB where it doesn't say."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 4 * 2**30
+
+
+def memory_limit() -> int:
+    """What a container leaves this process, where there is one."""
+    try:
+        return int(Path("/sys/fs/cgroup/memory.max").read_text()) - int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):                # no container, or "max"
+        return 2**63
 
 
 def bundled() -> dict[str, Path]:

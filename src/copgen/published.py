@@ -59,7 +59,7 @@ PATIENCE = 10                                    # seconds to wait for the hub's
 class Released:
     """A released backbone: where it is, and the sizes it must have."""
 
-    repository: str
+    repository: str | None                       # None: no public one is known
     file: str
     config: BackboneConfig
     parameters: int
@@ -68,8 +68,8 @@ class Released:
 
 MODELS = {
     "copgen-base": Released("mespinosami/copgen-base", "500000_nnet_ema.pth", BackboneConfig(1024, 20, 16), 286_986_562),
-    "copgen-large": Released("mespinosami/copgen-large", "500000_nnet_ema.pth", BackboneConfig(1152, 28, 16), 501_092_674),
-    "copgen-huge": Released("mespinosami/copgen-huge", "500000_nnet_ema.pth", BackboneConfig(1536, 30, 24), 951_274_306),
+    "copgen-large": Released(None, "500000_nnet_ema.pth", BackboneConfig(1152, 28, 16), 501_092_674),
+    "copgen-huge": Released(None, "500000_nnet_ema.pth", BackboneConfig(1536, 30, 24), 951_274_306),
 }
 VAE_PARAMETERS = 837_121_850                     # all ten
 
@@ -264,8 +264,11 @@ def fetch(name: str, *, endpoint: str | None = None) -> Path:
     if folder.exists():
         raise ValueError(f"{folder}: exists and is no model (it has no copgen.json); remove it, or choose another cache with COPGEN_CACHE")
     released = MODELS[name]
+    if released.repository is None:
+        raise ValueError(f"{name}: no public repository is known that holds it; with its {released.file} and the VAEs of {VAE_REPOSITORY} "
+                         f"on this machine run: copgen convert --backbone {released.file} --vaes FOLDER --out {folder}")
     try:
-        weights, vaes, revisions = download(released, endpoint)
+        weights, vaes, revisions = download(released.repository, released, endpoint)
     except Exception as error:                   # no network, a proxy, a renamed repository: the way out is the same
         raise ValueError(by_hand(name, released, folder, error)) from error
     try:
@@ -276,19 +279,25 @@ def fetch(name: str, *, endpoint: str | None = None) -> Path:
         raise
 
 
-def download(released: Released, endpoint: str | None) -> tuple[Path, Path, dict[str, str]]:
+def download(source: str, released: Released, endpoint: str | None) -> tuple[Path, Path, dict[str, str]]:
     """The backbone's file, the folder of the ten VAEs and each repository's revision; the hub's own cache is used."""
     from huggingface_hub import HfApi, hf_hub_download
 
     hub = HfApi(endpoint=endpoint)
-    revisions = {repository: str(hub.model_info(repository, revision=revision, timeout=PATIENCE).sha)
-                 for repository, revision in ((released.repository, released.revision), (VAE_REPOSITORY, "main"))}
+    found = {repository: hub.model_info(repository, revision=revision, timeout=PATIENCE)
+             for repository, revision in ((source, released.revision), (VAE_REPOSITORY, "main"))}
+    revisions = {repository: str(info.sha) for repository, info in found.items()}
+    there = {file.rfilename for file in found[VAE_REPOSITORY].siblings or ()}
 
     def file(repository: str, name: str) -> Path:
         return Path(hf_hub_download(repository, name, revision=revisions[repository], endpoint=endpoint))
 
-    vaes = [file(VAE_REPOSITORY, f"{folder}/{VAE_FILES[0]}") for folder in VAE_FOLDERS.values()]
-    return file(released.repository, released.file), vaes[0].parent.parent, revisions
+    def vae(folder: str) -> Path:
+        names = [f"{folder}/{name}" for name in VAE_FILES]                         # converted if it is there, else the raw checkpoint
+        return file(VAE_REPOSITORY, next((name for name in names if name in there), names[0]))
+
+    vaes = [vae(folder) for folder in VAE_FOLDERS.values()]
+    return file(source, released.file), vaes[0].parent.parent, revisions
 
 
 def by_hand(name: str, released: Released, folder: Path, error: Exception) -> str:

@@ -61,6 +61,8 @@ class BackboneTraining:
     how: Optimisation = field(default_factory=Optimisation)
     clean_conditions: float = 0.0                # chance that a random set of a sample's rows is given clean, as in sampling
     weighting: Literal["noise", "velocity"] = "noise"    # whose squared error: the noise's, or that over alpha squared, the velocity's
+    # of a latent's channels: all alike, or by the size of their part in the pixels, so that what shows most is learnt first
+    channels: Literal["uniform", "natural"] = "uniform"
 
 
 @dataclass(frozen=True)

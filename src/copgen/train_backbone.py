@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from copgen.backbone import UViT
-from copgen.codec import draw
+from copgen.codec import KLCodec, draw
 from copgen.config import dump
 from copgen.diffusion import SCHEDULE, draw_times, loss, noised
 from copgen.modalities import Table
@@ -20,13 +20,15 @@ from copgen.shards import Shards
 from copgen.training import Report, start_run, train
 
 
-def train_backbone(recipe: Recipe, shards: Shards, scaling_factors: Mapping[str, float], folder: Path, *, resume: bool = False,
+def train_backbone(recipe: Recipe, shards: Shards, codecs: Mapping[str, KLCodec], folder: Path, *, resume: bool = False,
                    report: Report | None = None) -> UViT:
     """Train the backbone as the paper's section 3.3 does: independent times, noise prediction, squared errors summed over rows.
 
-    scaling_factors: of every row with a codec. Moments are drawn from afresh at every step.
+    codecs: of every row with a grid, those that made the moments. Moments are drawn from afresh at every step.
     """
     table, how = recipe.modalities, recipe.train.how
+    scaling_factors = {row: codec.scaling_factor for row, codec in codecs.items()}
+    roots = {row: channel_weights(codec).sqrt() for row, codec in codecs.items()} if recipe.train.channels == "natural" else {}
     check_moments(shards, table)
     torch.manual_seed(how.seed)
     network = UViT(table, recipe.backbone)
@@ -38,7 +40,7 @@ def train_backbone(recipe: Recipe, shards: Shards, scaling_factors: Mapping[str,
         n = {row: steps.masked_fill(clean[row], 0) for row, steps in n.items()}
         eps = {row: torch.randn(z.shape, generator=generator) for row, z in x0.items()}
         predicted = model(noised(x0, eps, n), {row: steps.float() for row, steps in n.items()})
-        _, rows = loss(predicted, eps)
+        _, rows = loss({row: e * roots.get(row, 1) for row, e in predicted.items()}, {row: e * roots.get(row, 1) for row, e in eps.items()})
         if recipe.train.weighting == "velocity":
             rows = {row: error / SCHEDULE.alpha_sigma_of(n[row])[0] ** 2 for row, error in rows.items()}
         counted = {row: error * ~clean[row] for row, error in rows.items()}        # nothing to predict where nothing was added
@@ -47,6 +49,12 @@ def train_backbone(recipe: Recipe, shards: Shards, scaling_factors: Mapping[str,
     start_run(folder, resume, {"data": dict(shards.meta), **dump(recipe)})
     network.load_state_dict(train(network, step_loss, len(shards), how, folder, resume=resume, report=report))
     return network.eval()
+
+
+def channel_weights(codec: KLCodec) -> Tensor:
+    """Each channel's weight [z, 1, 1], their mean 1."""
+    size = codec.natural_factors()
+    return (size / size.mean()).view(-1, 1, 1)
 
 
 def check_moments(shards: Shards, table: Table) -> None:
