@@ -1,7 +1,8 @@
 """What a model has learnt: Sentinel-2 L2A given L1C against given nothing, on worlds it never saw.
 
 `python benchmarks/nano.py [--model nano] [--worlds 48]` prints the mean absolute error of each over all bands (equal weight a band,
-DN), bootstrap intervals over worlds, their ratio, and the codecs' own reconstruction error, which is the floor. Exit status 1: the goal is missed.
+DN), bootstrap intervals over worlds, their ratio, and the codecs' own reconstruction error, which is the floor. Exit status 1 says
+that the goal is missed: a ratio of at most 0.6, intervals apart.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def numbers(bands: int, side: int = 210) -> np.ndarray:
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of one good file a product; read it, don't write to it."""
     folder = tmp_path_factory.mktemp("inputs")
-    raster(folder / "dem.tif", heights(), 30)
+    raster(folder / "hill.tif", heights(), 30)
     raster(folder / "lulc.tif", np.random.default_rng(0).choice([1, 2, 5, 11], (210, 210)).astype(np.uint8), 10)
     raster(folder / "s1.tif", power(), 10, bands=("vv", "vh"))
     raster(folder / "s2.tif", numbers(12), 10, bands=S2L2A_BANDS, datetime="2021-07-23")
@@ -163,17 +163,17 @@ def bare(folder: Path, good: Path) -> list[Any]:
 
 def elsewhere(folder: Path, good: Path) -> list[Any]:
     there = raster(folder / "x.tif", np.ones((210, 210), np.uint8), 10, left=LEFT + 90_000)
-    return ["--input", f"DEM={good / 'dem.tif'}", "--input", f"LULC={there}"]
+    return ["--input", f"DEM={good / 'hill.tif'}", "--input", f"LULC={there}"]
 
 
 BAD: dict[str, tuple[Make, str]] = {
     "unknown modality wanted": (words("--want S2L2B"), r"'S2L2B'; there are .*S2L2A.*s2l2a_10m"),
-    "unknown modality given": (words("--input DSM={inputs}/dem.tif"), r"'DSM'; there are .*DEM"),
+    "unknown modality given": (words("--input DSM={inputs}/hill.tif"), r"'DSM'; there are .*DEM"),
     "nothing named": (words("--want ,"), r"--want ',': names nothing.*leave it out"),
     "unknown model": (words("--model nanno --want DEM"), r"'nanno'.*there are .*copgen-base.*folder with copgen\.json"),
-    "given and wanted": (words("--input DEM={inputs}/dem.tif --want DEM,LULC"), r"^dem: both given and wanted; leave it out"),
+    "given and wanted": (words("--input DEM={inputs}/hill.tif --want DEM,LULC"), r"^dem: both given and wanted; leave it out"),
     "place given and wanted": (words("--place 10,20 --want place"), r"^place: both given \(--place 10,20\) and wanted; leave"),
-    "given twice": (words("--input DEM={inputs}/dem.tif --input dem={inputs}/dem.tif"), r"dem is given twice.*dem\.tif.*once"),
+    "given twice": (words("--input DEM={inputs}/hill.tif --input dem={inputs}/hill.tif"), r"dem is given twice.*hill\.tif.*once"),
     "missing bands": (given("S2L2A", values=numbers(3), metres=10, bands=("B02", "B03", "B04")), r"x\.tif: S2L2A needs the bands .*B08"),
     "wrong band count": (given("S2L2A", values=numbers(5), metres=10), r"x\.tif: has 5 bands .*12 .*bands=NAME"),
     "wrong bands=": (words("--input S2L2A={inputs}/s2.tif,bands=B02:B03"), r"s2\.tif: bands= names 2 bands and the file has 12"),
@@ -183,9 +183,9 @@ BAD: dict[str, tuple[Make, str]] = {
     "DN above 32767": (given("S2L2A", values=hole(numbers(12), 40_000), metres=10), r"x\.tif: B\w\w holds 40000, above the 32767"),
     "class codes": (given("LULC", values=np.full((210, 210), 80, np.uint8), metres=10), r"x\.tif: .*80.*codes=worldcover"),
     "unknown unit": (words("--input S1RTC={inputs}/s1.tif,unit=watts"), r"unit=watts is not known; unit is one of linear, dB"),
-    "unknown option": (words("--input DEM={inputs}/dem.tif,codes=esri"), r"DEM: takes no option codes=esri"),
-    "square outside the data": (words("--input DEM={inputs}/dem.tif --window 900000,5000000"), r"dem\.tif: does not overlap.*--window"),
-    "square partly outside": (words("--input DEM={inputs}/dem.tif --window 500310,6200010"), r"dem\.tif: covers only a part .*--window"),
+    "unknown option": (words("--input DEM={inputs}/hill.tif,codes=esri"), r"DEM: takes no option codes=esri"),
+    "square outside the data": (words("--input DEM={inputs}/hill.tif --window 900000,5000000"), r"hill\.tif: does not overlap.*--window"),
+    "square partly outside": (words("--input DEM={inputs}/hill.tif --window 500310,6200010"), r"hill\.tif: covers only a part .*--window"),
     "too small": (given("DEM", values=heights(30), metres=30), r"x\.tif: shows 900 x 900 m .*1920 x 1920 m is needed"),
     "no overlap": (elsewhere, r"x\.tif: does not overlap with the square .*EPSG:32630.*same place"),
     "CRS missing": (given("DEM", values=heights(), metres=30, crs=None), r"x\.tif: has no coordinate reference system.*assign"),
@@ -214,7 +214,7 @@ BAD: dict[str, tuple[Make, str]] = {
     "unknown radar unit": (words("--s1-unit db"), r"--s1-unit db: choose linear, dB"),
     "no size": (words("--max-memory much"), r"--max-memory much: expected a size such as 2GB"),
     "endless size": (words("--max-memory infGB"), r"--max-memory infGB: expected a size such as 2GB"),
-    "no pair": (words("--input DEM={inputs}/dem.tif --window 5"), r"--window 5: expected two numbers"),
+    "no pair": (words("--input DEM={inputs}/hill.tif --window 5"), r"--window 5: expected two numbers"),
     "window of nothing": (words("--window 5,5"), r"--window chooses a square from --input or --archive"),
     "archive without a cell": (words("--archive {here}"), r"--archive ROOT and --cell NAME belong together"),
     "archive without given": (words("--archive {here} --cell 618U_30L"), r"--archive needs --given"),
@@ -222,7 +222,7 @@ BAD: dict[str, tuple[Make, str]] = {
     "empty archive": (words("--archive {here} --cell 618U_30L --given DEM"), r"holds nothing of cell 618U_30L"),
     "no cell": (words("--archive {here} --cell ../up --given DEM"), r"'\.\./up'.*such as 618U_30L"),
     "patch without an archive": (words("--patch 0,0"), r"--given and --patch choose from an archive"),
-    "input and archive": (words("--input DEM={inputs}/dem.tif --archive {here} --cell 618U_30L"), r"--input and --archive"),
+    "input and archive": (words("--input DEM={inputs}/hill.tif --archive {here} --cell 618U_30L"), r"--input and --archive"),
     "released model with no way to get it": (words("--model copgen-base"), r"copgen convert --backbone 500000_nnet_ema\.pth"),
 }
 
@@ -252,7 +252,7 @@ def test_too_little_memory_is_refused(copgen: Command, tiny_model: Path, tmp_pat
 
 
 def test_every_row_given_leaves_nothing_to_generate(copgen: Command, inputs: Path, tmp_path: Path, subset_model: Path) -> None:
-    said = copgen("generate", "--model", subset_model, "--input", f"DEM={inputs / 'dem.tif'}", "--out", tmp_path / "out")
+    said = copgen("generate", "--model", subset_model, "--input", f"DEM={inputs / 'hill.tif'}", "--out", tmp_path / "out")
     assert "every row is given" in sentence(said)
     said = copgen("generate", "--model", subset_model, "--date", "2021-07-23", "--out", tmp_path / "out")
     assert "the model has no row date" in sentence(said)
@@ -280,10 +280,10 @@ def test_an_out_that_cannot_be_written_is_refused_before_the_work(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "dem").write_text("in the way")          # where the scene's folder would be
+    (tmp_path / "taken" / "hill").write_text("in the way")          # where the scene's folder would be
     monkeypatch.setattr("copgen.model.CopGen.generate", lambda *_, **__: pytest.fail("it began to draw"))
     before = tree(tmp_path)
-    said = copgen("generate", "--model", tiny_model, "--input", f"DEM={inputs / 'dem.tif'}", "--out", tmp_path / out)
+    said = copgen("generate", "--model", tiny_model, "--input", f"DEM={inputs / 'hill.tif'}", "--out", tmp_path / out)
     assert "not a folder" in sentence(said)
     assert tree(tmp_path) == before
 
@@ -407,7 +407,7 @@ def test_a_model_folder_that_is_broken_is_named(case: str, copgen: Command, inpu
     break_it, says = BROKEN[case]
     model = shutil.copytree(tiny_model, tmp_path / "model")
     break_it(model)
-    said = copgen("generate", "--model", model, "--input", f"DEM={inputs / 'dem.tif'}", "--want", "S1RTC", "--steps", 1,
+    said = copgen("generate", "--model", model, "--input", f"DEM={inputs / 'hill.tif'}", "--want", "S1RTC", "--steps", 1,
                   "--out", tmp_path / "out")
     assert re.search(says, sentence(said)), said.err
     assert not (tmp_path / "out").exists()
@@ -418,16 +418,16 @@ def test_a_model_folder_that_is_broken_is_named(case: str, copgen: Command, inpu
 
 def test_generate_writes_exactly_what_it_says(copgen: Command, inputs: Path, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    said = copgen("generate", "--model", tiny_model, "--input", f"DEM={inputs / 'dem.tif'}", "--input", f"s1rtc={inputs / 's1.tif'}",
+    said = copgen("generate", "--model", tiny_model, "--input", f"DEM={inputs / 'hill.tif'}", "--input", f"s1rtc={inputs / 's1.tif'}",
                   "--date", "2021-07-23", "--want", "S2L2A,lulc,S2L1C_cloud_mask", "--samples", 2, "--seed", 7, "--steps", 2, "--out", out)
     assert said.status == 0, said.err
     rows = ("s2l2a_10m", "s2l2a_20m", "s2l2a_60m", "lulc", "cloud_mask")
-    assert names(out / "dem") == {"contact_sheet.png", "run.json", *(f"sample-00{k}/{name}" for k in (0, 1) for row in rows
+    assert names(out / "hill") == {"contact_sheet.png", "run.json", *(f"sample-00{k}/{name}" for k in (0, 1) for row in rows
                                                                      for name in OF_ROW[row])}
-    assert [path.name for path in out.iterdir()] == ["dem"]
-    assert str(out / "dem" / "contact_sheet.png") in said.out
+    assert [path.name for path in out.iterdir()] == ["hill"]
+    assert str(out / "hill" / "contact_sheet.png") in said.out
     for row in rows:
-        with rasterio.open(out / "dem" / "sample-001" / OF_ROW[row][0]) as file:
+        with rasterio.open(out / "hill" / "sample-001" / OF_ROW[row][0]) as file:
             assert file.crs.to_epsg() == 32630 and file.res == (TABLE[row].resolution,) * 2
             assert np.allclose(file.bounds, (SQUARE[0], SQUARE[1] - 1920, SQUARE[0] + 1920, SQUARE[1]), rtol=0, atol=1e-6)
             assert file.tags()["datetime"] == "2021-07-23" and file.tags()["COPGEN_SEED"] == "8"
@@ -438,13 +438,13 @@ def test_the_record_says_what_a_run_was(copgen: Command, inputs: Path, tiny_mode
            "--steps", 2, "--precision", "fp32", "--device", "cpu", "--out", tmp_path)
     record = json.loads((tmp_path / "s2" / "run.json").read_text(), parse_constant=lambda _: pytest.fail("not JSON"))
     assert record["copgen"] == __version__ and record["model"]["name"] == "tiny"
-    for file in tiny_model.rglob("*.safetensors"):
-        assert record["model"]["sha256"][file.relative_to(tiny_model).as_posix()] == hashlib.sha256(file.read_bytes()).hexdigest()
+    used = ["backbone.safetensors", *(f"vae/{row}/codec.safetensors" for row in ("s1rtc", "s2l2a_10m", "s2l2a_20m", "s2l2a_60m"))]
+    assert record["model"]["sha256"] == {name: hashlib.sha256((tiny_model / name).read_bytes()).hexdigest() for name in used}
     (source,) = record["sources"]["inputs"]
     assert source["path"] == "s2.tif" and source["sha256"] == hashlib.sha256((inputs / "s2.tif").read_bytes()).hexdigest()
     assert record["square"] == {"crs": "EPSG:32630", "left": SQUARE[0], "top": SQUARE[1], "side": 1920}
     assert [sample["seed"] for sample in record["samples"]] == [7, 8]
-    assert (record["solver"], record["calls"], record["precision"]) == ("default", 2, "float32")
+    assert (record["solver"], record["calls"], record["precision"]) == ("default", 2, "fp32")
     assert set(record["given"]) == {"place", "date", "s2l2a_10m", "s2l2a_20m", "s2l2a_60m"} and record["given"]["date"] == "2021-07-23"
     assert record["wanted"] == ["s1rtc"] and record["seconds"] > 0 and {"python", "torch", "rasterio"} <= set(record["versions"])
     assert record["command"][0] == "generate"
@@ -456,13 +456,13 @@ def read(folder: Path, name: str) -> np.ndarray:
 
 
 def test_sample_k_is_the_sample_of_seed_plus_k(copgen: Command, inputs: Path, tiny_model: Path, tmp_path: Path) -> None:
-    job = ("generate", "--model", tiny_model, "--input", f"DEM={inputs / 'dem.tif'}", "--want", "s2l2a_20m,LULC", "--steps", 3,
+    job = ("generate", "--model", tiny_model, "--input", f"DEM={inputs / 'hill.tif'}", "--want", "s2l2a_20m,LULC", "--steps", 3,
            "--precision", "fp32")
     assert copgen(*job, "--samples", 3, "--seed", 4, "--out", tmp_path / "many").status == 0
     seen = []
     for k in range(3):
         assert copgen(*job, "--seed", 4 + k, "--out", tmp_path / f"one{k}").status == 0
-        alone, among = tmp_path / f"one{k}" / "dem" / "sample-000", tmp_path / "many" / "dem" / f"sample-00{k}"
+        alone, among = tmp_path / f"one{k}" / "hill" / "sample-000", tmp_path / "many" / "hill" / f"sample-00{k}"
         assert np.abs(read(alone, "S2L2A_20m.tif").astype(int) - read(among, "S2L2A_20m.tif")).max() <= 2
         assert (read(alone, "LULC.tif") == read(among, "LULC.tif")).mean() > 0.999
         seen.append(read(alone, "S2L2A_20m.tif").astype(int))
@@ -470,13 +470,14 @@ def test_sample_k_is_the_sample_of_seed_plus_k(copgen: Command, inputs: Path, ti
 
 
 def test_want_left_out_is_everything_not_given(copgen: Command, inputs: Path, tiny_model: Path, tmp_path: Path) -> None:
-    said = copgen("generate", "--model", tiny_model, "--input", f"DEM={inputs / 'dem.tif'}", "--steps", 1, "--out", tmp_path)
+    said = copgen("generate", "--model", tiny_model, "--input", f"DEM={inputs / 'hill.tif'}", "--steps", 1, "--out", tmp_path)
     assert said.status == 0, said.err
     expected = {name for row, files in OF_ROW.items() if row not in ("dem", "place") for name in files}
-    assert names(tmp_path / "dem" / "sample-000") == expected
-    (point,) = json.loads((tmp_path / "dem/sample-000/place_and_date.geojson").read_text())["features"]
+    assert names(tmp_path / "hill" / "sample-000") == expected
+    (point,) = json.loads((tmp_path / "hill/sample-000/place_and_date.geojson").read_text())["features"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", point["properties"]["date"])
-    assert json.loads((tmp_path / "dem" / "run.json").read_text())["wanted"] == [row for row in TABLE.names if row not in ("dem", "place")]
+    wanted = json.loads((tmp_path / "hill" / "run.json").read_text())["wanted"]
+    assert wanted == [row for row in TABLE.names if row not in ("dem", "place")]
 
 
 def test_nothing_given_is_unconditional(copgen: Command, tiny_model: Path, tmp_path: Path) -> None:
@@ -524,9 +525,9 @@ def test_an_impossible_day_in_a_file_is_no_matter_where_it_is_not_used(
 
 
 def test_what_is_there_is_only_replaced_on_purpose(copgen: Command, inputs: Path, tiny_model: Path, tmp_path: Path) -> None:
-    job = ("generate", "--model", tiny_model, "--input", f"DEM={inputs / 'dem.tif'}", "--want", "date", "--steps", 1, "--out", tmp_path)
+    job = ("generate", "--model", tiny_model, "--input", f"DEM={inputs / 'hill.tif'}", "--want", "date", "--steps", 1, "--out", tmp_path)
     assert copgen(*job, "--samples", 2).status == 0
-    (tmp_path / "dem" / "sample-000" / "mine.txt").write_text("mine")
+    (tmp_path / "hill" / "sample-000" / "mine.txt").write_text("mine")
     (tmp_path / "other").write_text("mine")
     before = tree(tmp_path)
     assert re.search(r"exists already.*--overwrite", sentence(copgen(*job, "--seed", 9)))
@@ -536,8 +537,8 @@ def test_what_is_there_is_only_replaced_on_purpose(copgen: Command, inputs: Path
     after = tree(tmp_path)
     assert set(after) == set(before)                                       # also sample-001, which this run does not write
     changed = {name for name in before if before[name] != after[name]}
-    assert {"dem/run.json", "dem/sample-000/place_and_date.geojson"} <= changed
-    assert changed <= {"dem/run.json", "dem/sample-000/place_and_date.geojson", "dem/contact_sheet.png"}
+    assert {"hill/run.json", "hill/sample-000/place_and_date.geojson"} <= changed
+    assert changed <= {"hill/run.json", "hill/sample-000/place_and_date.geojson", "hill/contact_sheet.png"}
 
 
 @pytest.mark.parametrize("path", [".", "..", "../s2"])

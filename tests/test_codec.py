@@ -96,7 +96,7 @@ def test_principal_components_lose_what_the_smallest_ones_hold() -> None:
     random = torch.Generator().manual_seed(0)
     blocks = torch.randn(600, 12, generator=random) @ torch.randn(12, 2 * 64, generator=random) / 12 + 0.3      # of rank 12
     pixels = blocks.reshape(6, 10, 10, 2, 8, 8).permute(0, 3, 1, 4, 2, 5).reshape(6, 2, 80, 80)
-    codec = KLCodec(CodecConfig(2, width=8, multipliers=(1, 2), blocks=1, stem=4, groups=4, attention=False, shortcut=True)).eval()
+    codec = with_shortcut(2)
     codec.start_from_principal_components(pixels)
     mean, log_variance = codec.moments(pixels).chunk(2, 1)
     flat = mean.transpose(0, 1).flatten(1)
@@ -108,9 +108,38 @@ def test_principal_components_lose_what_the_smallest_ones_hold() -> None:
     assert float(error) == pytest.approx(float(variance[:-8].sum()), rel=1e-3)
 
 
+def with_shortcut(channels: int) -> KLCodec:
+    return KLCodec(CodecConfig(channels, width=8, multipliers=(1, 2), blocks=1, stem=4, groups=4, attention=False, shortcut=True)).eval()
+
+
+def test_natural_factors_are_the_roots_of_the_components_variances() -> None:
+    """Blocks of eight independent patterns, the k-th of deviation k: what is added to or taken from a pixel is as large as that."""
+    random = torch.Generator().manual_seed(0)
+    patterns = torch.linalg.qr(torch.randn(64, 8, generator=random)).Q                             # orthonormal
+    amounts = torch.linalg.qr(torch.randn(1600, 9, generator=random)).Q
+    amounts = torch.linalg.qr(amounts - amounts.mean(0)).Q[:, :8] * 1600**0.5                      # uncorrelated, of variance 1, mean 0
+    deviations = torch.arange(1.0, 9.0)
+    blocks = (amounts * deviations) @ patterns.T
+    pixels = blocks.reshape(1, 40, 40, 8, 8).permute(0, 1, 3, 2, 4).reshape(1, 1, 320, 320)
+    codec = with_shortcut(1)
+    codec.start_from_principal_components(pixels)
+    torch.testing.assert_close(codec.natural_factors(least=0.0), deviations / 8, rtol=0, atol=0.02)
+
+
+def test_natural_factors_are_at_most_1_and_never_nothing() -> None:
+    codec = with_shortcut(3)
+    assert codec.synthesis is not None
+    with torch.no_grad():
+        codec.synthesis.weight[2] = 0
+    factors = codec.natural_factors()
+    assert factors.shape == (8,) and factors.max() == 1 and factors.min() == factors[2] == pytest.approx(0.1)
+
+
 def test_a_codec_without_a_shortcut_has_no_principal_components() -> None:
     with pytest.raises(ValueError, match="only a codec with a shortcut"):
         tiny_codec(1).start_from_principal_components(torch.zeros(1, 1, 64, 64))
+    with pytest.raises(ValueError, match="only a codec with a shortcut"):
+        tiny_codec(1).natural_factors()
 
 
 @pytest.mark.parametrize("sizes", [

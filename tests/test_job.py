@@ -15,7 +15,7 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
-from copgen.job import Job, check_settings, given_scene, run, scene_name, stated, wanted_rows
+from copgen.job import Job, check_settings, given_scene, run, stated, wanted_rows
 from copgen.modalities import TABLE
 from copgen.scene import Footprint, Scene
 
@@ -95,15 +95,6 @@ def test_wanted_is_what_is_named_or_all_that_is_not_given() -> None:
         wanted_rows(Job(Path("out"), want="DEM,LULC"), scene, TABLE)
     with pytest.raises(ValueError, match="every row is given"):
         wanted_rows(Job(Path("out")), scene, TABLE.subset(["dem"]))
-
-
-@pytest.mark.parametrize(("path", "name"), [
-    ("a/dem.tif", "dem"), ("S2A_MSIL2A_X.SAFE", "S2A_MSIL2A_X"), (".", "here"), ("..", "up"), ("../here/", "here"), ("/", "scene"),
-])
-def test_a_scene_is_named_after_its_first_input(path: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "up" / "here").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "up" / "here")
-    assert scene_name(Path(path)) == name
 
 
 def test_a_run_reports_its_calls_and_leaves_what_it_returns(dem: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "copgen"
+PACKAGES = ("copgen", "copgen.reading")          # from which modules are imported by name
 LAYERS = [
     {"scaling", "diffusion", "config", "files"},
     {"modalities"},
@@ -19,6 +20,12 @@ ARROWS = {                                       # within a layer, and one upwar
     ("recipe", "training"), ("encode", "sources"), ("train_vae", "recipe"), ("train_vae", "sources"), ("train_vae", "training"),
     ("train_backbone", "recipe"), ("train_backbone", "training"),
 }
+READING = [                                      # inside reading, strictly: no arrows
+    {"rasters", "acquired", "units"},
+    {"squares", "bandfiles"},
+    {"resampling"},
+    {"scenes"},
+]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
@@ -32,15 +39,16 @@ def modules():
 
 
 def imported(path):
-    """The copgen modules a file imports, anywhere in it."""
+    """The copgen modules a file imports, anywhere in it, as the parts of their names."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" if node.module == "copgen" else node.module for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path.name}, line {node.lineno}: a relative import hides what it points to"
+            names = [f"{node.module}.{alias.name}" if node.module in PACKAGES else node.module for alias in node.names]
         else:
             continue
-        yield from (name.split(".")[1] for name in names if name.startswith("copgen.") and not name.startswith("copgen.__"))
+        yield from (name.split(".")[1:] for name in names if name.startswith("copgen.") and not name.startswith("copgen.__"))
 
 
 def test_every_module_has_a_layer():
@@ -48,11 +56,19 @@ def test_every_module_has_a_layer():
 
 
 def test_imports_point_downwards():
-    upward = [f"{name} imports {other}" for name, files in modules() for file in files for other in imported(file)
+    upward = [f"{name} imports {other}" for name, files in modules() for file in files for other, *_ in imported(file)
               if other != name and LAYER[other] >= LAYER[name] and (name, other) not in ARROWS]
     assert not upward
 
 
 def test_no_arrow_is_left_over():
-    used = {(name, other) for name, files in modules() for file in files for other in imported(file)}
+    used = {(name, other) for name, files in modules() for file in files for other, *_ in imported(file)}
     assert used >= ARROWS
+
+
+def test_reading_points_downwards_inside():
+    layer = {name: number for number, names in enumerate(READING) for name in names}
+    files = [file for file in sorted((SOURCE / "reading").glob("*.py")) if file.stem != "__init__"]
+    assert {file.stem for file in files} == set(layer)
+    inside = [(file.stem, parts[1]) for file in files for parts in imported(file) if parts[0] == "reading" and len(parts) > 1]
+    assert inside and not [f"{name} imports {other}" for name, other in inside if layer[other] >= layer[name]]

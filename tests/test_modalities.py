@@ -83,6 +83,12 @@ def test_another_footprint_is_another_table() -> None:
     assert beta.sequence_length == 3 * (1 + 256)
 
 
+def test_pixels_that_do_not_fill_a_footprint_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"dem: its pixels of 30 m don't fill a footprint of 2560 m; choose a multiple of 30 m"):
+        Table(footprint=2560).side("dem")
+    assert Table(footprint=2560).side("s2l2a_20m") == 128
+
+
 def test_place_and_date_have_no_grid() -> None:
     assert set(TABLE.names) - set(TABLE.images) == {"place", "date"}
     assert TABLE.layer_shape("place") == (2,)

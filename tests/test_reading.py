@@ -17,6 +17,7 @@ from rasterio.transform import Affine
 
 from copgen.modalities import TABLE
 from copgen.reading import read_scene
+from copgen.reading.scenes import scene_name
 from copgen.scene import Footprint, Scene
 from copgen.writing import scene_files
 
@@ -129,11 +130,23 @@ def test_a_product_as_it_is_downloaded(tmp_path: Path) -> None:
     assert str(scene["date"][0]) == "2023-06-13" and len(said) == 1 and "04.00" in said[0]
 
 
-def test_a_scene_is_never_named_after_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("path", "name"), [
+    ("a/hill.tif", "hill"), ("S2A_MSIL2A_X.SAFE", "S2A_MSIL2A_X"), (".", "here"), ("..", "up"), ("../here/", "here"), ("/", "scene"),
+    ("a/DEM.tif", "a"), ("a/S2L2A_10m.tif", "a"), ("LULC", "here"), ("../S1RTC_vh_vv", "up"), ("a/S2L2A/dem.tif", "a"),
+    ("/dem.tif", "scene"), ("a/demo.tif", "demo"), ("a/DEM_2.tif", "DEM_2"), ("a/...tif", "a"), ("a/..", "here"), ("a/.hidden", ".hidden"),
+])
+def test_a_scene_is_named_after_its_first_input(path: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the file or folder, unless that is only called what it holds; never by a word that leads out of --out."""
+    (tmp_path / "up" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "up" / "here")
+    assert scene_name(Path(path)) == name
+
+
+def test_a_folder_given_by_its_dots_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raster(tmp_path / "place" / "DEM.tif", np.zeros((224, 224), np.float32))
     (tmp_path / "place" / "inner").mkdir()
     monkeypatch.chdir(tmp_path / "place" / "inner")
-    assert read("DEM=..").name == "place"
+    assert read("DEM=..").name == read("DEM=../DEM.tif").name == "place"
 
 
 def test_what_copgen_writes_is_read_back(tmp_path: Path, scene: Scene) -> None:
@@ -197,7 +210,9 @@ def test_place_and_date_are_found_and_overridden(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("tag", "day"), [
     ("2021-07-20", "2021-07-20"), ("2021-07-20T23:59:59Z", "2021-07-20"), ("2021-07-20T22:30:00-05:00", "2021-07-21"),
-    ("2021:07:20 10:11:12", "2021-07-20"), ("2021-07-20T08:40:10.123456789", "2021-07-20")])
+    ("2021:07:20 10:11:12", "2021-07-20"), ("2021-07-20T08:40:10.123456789", "2021-07-20"), ("20210720", "2021-07-20"),
+    ("20210720T084010", "2021-07-20"), ("20210720T223000-0500", "2021-07-21"), ("2021-07-20T08", "2021-07-20"),
+    ("2021-07-20 22:30-05:00", "2021-07-21")])
 def test_tags_are_calendar_dates_in_utc(tmp_path: Path, tag: str, day: str) -> None:
     tags = {"datetime": tag, "TIFFTAG_DATETIME": "2024:01:05 00:00:00"}          # the second is the day of processing
     path = raster(tmp_path / "s1.tif", power(), tags=tags)
@@ -212,6 +227,18 @@ def test_an_impossible_date_is_refused_unless_it_is_overridden(tmp_path: Path) -
         assert path.name in (message := refused(f"S1RTC={path}")) and "--date" in message
         assert str(read(f"S1RTC={path}", date="2021-03-02")["date"][0]) == "2021-03-02"
         assert "date" not in read(f"S1RTC={path}", date="none")
+
+
+def test_an_impossible_date_that_nobody_asks_for_stops_nothing(tmp_path: Path) -> None:
+    flat, bad = np.full((224, 224), 5, np.uint8), {"datetime": "2021-02-30"}
+    s1 = raster(tmp_path / "s1.tif", np.full((2, 224, 224), 0.1, np.float32), tags={"datetime": "2021-07-20"})
+    dem, lulc = (raster(tmp_path / f"{name}.tif", flat, tags=bad) for name in ("heights", "cover"))
+    scene = read(f"DEM={dem}", f"LULC={lulc},codes=esri", f"S1RTC={s1}")
+    assert str(scene["date"][0]) == "2021-07-20" and scene.notes["dates"] == {"S1RTC": "2021-07-20"}
+    assert "date" not in read(f"DEM={dem}")                            # a height model's never counts
+    assert "cover.tif" in refused(f"DEM={dem}", f"LULC={lulc},codes=esri")
+    s2 = raster(tmp_path / "s2.tif", numbers(12), tags=bad)
+    assert "s2.tif" in refused(f"S1RTC={s1}", f"S2L2A={s2}")           # halfway to it is nowhere
 
 
 def test_notes_are_json_and_hold_the_hashes(tmp_path: Path) -> None:

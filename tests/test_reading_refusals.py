@@ -23,8 +23,10 @@ def test_reflectances_are_refused_or_multiplied(tmp_path: Path) -> None:
     assert "unit=reflectance" in refused(f"S2L2A={path}")
     assert np.allclose(read(f"S2L2A={path},unit=reflectance")["s2l2a_10m"], read(f"S2L2A={raster(tmp_path / 'd.tif', dn)}")["s2l2a_10m"])
     assert "unit=reflectance is stated" in refused(f"S2L2A={tmp_path / 'd.tif'},unit=reflectance")
-    dark = np.full((12, 224, 224), 3, np.uint16)                       # very dark water, in digital numbers
-    assert read(f"S2L2A={raster(tmp_path / 'dark.tif', dark)}")["s2l2a_10m"].max() == 3
+    dark = np.full((12, 224, 224), 3, np.uint16)                       # very dark water, in digital numbers; or percent?
+    scene, said = warned(f"S2L2A={raster(tmp_path / 'dark.tif', dark)}")
+    assert scene["s2l2a_10m"].max() == 3 and len(said) == 1 and "is 3, a reflectance of 0.0003; if these are percent" in said[0]
+    assert warned(f"S2L2A={raster(tmp_path / 'dim.tif', dark + 47)}")[1] == []
     clamped = raster(tmp_path / "water.tif", np.ones((6, 224, 224), np.uint16), names=("B05", "B06", "B07", "B8A", "B11", "B12"))
     assert read(f"s2l2a_20m={clamped}")["s2l2a_20m"].max() == 1
 
@@ -44,6 +46,10 @@ def test_radar_in_decibels_must_be_stated(tmp_path: Path) -> None:
     assert np.allclose(read(f"S1RTC={path},unit=dB")["s1rtc"], 10 ** (decibel[:, 18:210, 18:210] / 10))
     assert "no value is negative" in refused(f"S1RTC={raster(tmp_path / 'linear.tif', power())},unit=dB")
     assert "unit is one of linear, dB" in refused(f"S1RTC={path},unit=watt")
+    scene, said = warned(f"S1RTC={raster(tmp_path / 'sign.tif', np.abs(decibel))}")
+    assert scene["s1rtc"].max() > 10 and len(said) == 1 and "decibels without their sign" in said[0]
+    assert "uncalibrated" in refused(f"S1RTC={raster(tmp_path / 'counts.tif', power() * 10_000)}")
+    assert warned(f"S1RTC={raster(tmp_path / 'usual.tif', power())}")[1] == []
     few = np.abs(decibel)
     few[0, :2] *= -1                                                   # 0.4 % negative, as noise removal leaves it
     read(f"S1RTC={raster(tmp_path / 'few.tif', few / 100)}")

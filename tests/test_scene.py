@@ -70,6 +70,15 @@ def test_layers_are_checked_against_the_scenes_own_table() -> None:
         Scene({"s1rtc": np.ones((2, 192, 192))}, table=beta)
 
 
+def test_a_footprint_is_as_wide_as_its_table_says() -> None:
+    ground = Footprint(CRS.from_epsg(32630), 500_000, 6_200_000, 2560)
+    assert Scene({}, ground, table=Table(footprint=2560)).footprint == ground
+    with pytest.raises(ValueError, match=r"hill: its footprint is 2560 m wide and its table's 1920 m"):
+        Scene({}, ground, "hill")
+    with pytest.raises(ValueError, match=r"1920 m wide and its table's 2560 m"):
+        Scene({}, Footprint(ground.crs, 0, 0), table=Table(footprint=2560))
+
+
 @given(st.integers(100_000, 900_000), st.integers(10_000, 9_300_000))
 def test_all_rows_lie_on_the_same_square(left: int, top: int) -> None:
     ground = Footprint(CRS.from_epsg(32630), left, top)

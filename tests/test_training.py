@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, tiny_codec
+from conftest import TINY, filled, tiny_codec
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from copgen import diffusion
 from copgen.backbone import BackboneConfig, UViT
-from copgen.codec import KLCodec
+from copgen.codec import CodecConfig, KLCodec
 from copgen.encode import encode
 from copgen.modalities import Table
 from copgen.recipe import BackboneTraining, CodecSizes, CodecTraining, Geometry, Recipe
 from copgen.shards import Shards, write_shards
 from copgen.sources import Stored, Worlds, open_source, packed_layers
 from copgen.store import load_codec
-from copgen.train_backbone import clean_rows, drawn_latents, train_backbone
+from copgen.train_backbone import channel_weights, clean_rows, drawn_latents, train_backbone
 from copgen.train_vae import kl, measured_scaling_factor, pixel_reader, train_vae, turned
 from copgen.training import Optimisation, batch_of, train, update_average
 
@@ -222,11 +222,11 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
 
 @pytest.fixture(scope="module")
 def moments(stored: Stored, tmp_path_factory: pytest.TempPathFactory) -> Shards:
-    codecs = {name: tiny_codec(TINY[name].channels) for name in TINY.images}
-    return encode(stored, codecs, TINY, tmp_path_factory.mktemp("moments"), per_shard=4)
+    return encode(stored, CODECS, TINY, tmp_path_factory.mktemp("moments"), per_shard=4)
 
 
-FACTORS = dict.fromkeys(TINY.images, 0.5)
+CODECS = {name: tiny_codec(TINY[name].channels) for name in TINY.images}
+FACTORS = {name: codec.scaling_factor for name, codec in CODECS.items()}
 
 
 @pytest.mark.parametrize("row", ["dem", "s2l2a_60m"])
@@ -311,7 +311,7 @@ def fixed_loss(network: UViT, moments: Shards, table: Table) -> float:
 
 
 def test_the_backbone_learns(moments: Shards, tmp_path: Path) -> None:
-    trained = train_backbone(RECIPE, moments, FACTORS, tmp_path)
+    trained = train_backbone(RECIPE, moments, CODECS, tmp_path)
     torch.manual_seed(RECIPE.train.how.seed)
     untrained = UViT(TINY, RECIPE.backbone).eval()
     assert fixed_loss(trained, moments, TINY) < 0.9 * fixed_loss(untrained, moments, TINY)
@@ -324,23 +324,73 @@ def test_the_backbone_learns(moments: Shards, tmp_path: Path) -> None:
 def test_the_backbones_training_goes_on_bit_for_bit(moments: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = replace(RECIPE, train=BackboneTraining(replace(QUICK, steps=4), clean_conditions=0.5))
     monkeypatch.setattr("copgen.train_backbone.train", lambda *args, **options: train(*args, **options, save_every=2, log_every=1))
-    train_backbone(short, moments, FACTORS, tmp_path / "straight")
+    train_backbone(short, moments, CODECS, tmp_path / "straight")
 
     def killed(step: int, *_: object) -> None:
         if step == 3:
             raise Killed
 
     with pytest.raises(Killed):
-        train_backbone(short, moments, FACTORS, tmp_path / "killed", report=killed)
-    train_backbone(short, moments, FACTORS, tmp_path / "killed", resume=True)
+        train_backbone(short, moments, CODECS, tmp_path / "killed", report=killed)
+    train_backbone(short, moments, CODECS, tmp_path / "killed", resume=True)
     assert_same_run(tmp_path / "straight", tmp_path / "killed")
+
+
+def shortcut_codec(channels: int) -> KLCodec:
+    """One whose channels' parts in the pixels are of sizes 1, 1/2, ... 1/8."""
+    codec = KLCodec(CodecConfig(channels, width=8, multipliers=(1, 2), blocks=1, stem=4, groups=4, attention=False, shortcut=True), 0.5)
+    filled(codec, 0)
+    assert codec.synthesis is not None
+    with torch.no_grad():
+        codec.synthesis.weight.fill_(1)
+        codec.synthesis.weight /= torch.arange(1, 9).view(-1, 1, 1, 1)
+    return codec
+
+
+@pytest.fixture(scope="module")
+def shortcuts() -> dict[str, KLCodec]:
+    return {name: shortcut_codec(TINY[name].channels) for name in TINY.images}
+
+
+def test_channels_are_weighted_by_what_they_show_with_a_mean_of_1(shortcuts: dict[str, KLCodec]) -> None:
+    for codec in shortcuts.values():
+        weights = channel_weights(codec)
+        assert weights.shape == (8, 1, 1) and float(weights.mean()) == pytest.approx(1)
+        assert (weights / weights[0]).flatten().tolist() == pytest.approx([1 / k for k in range(1, 9)])
+
+
+def first_losses(recipe: Recipe, shards: Shards, codecs: Mapping[str, KLCodec], folder: Path) -> dict[str, float]:
+    """What the first step of a training says: nothing has been learnt, and the same is drawn whatever the weighting."""
+    train_backbone(replace(recipe, train=replace(recipe.train, how=replace(QUICK, steps=1))), shards, codecs, folder)
+    with (folder / "metrics.csv").open() as file:
+        return {key: float(value) for key, value in next(csv.DictReader(file)).items() if key != "step"}
+
+
+def test_a_backbone_learns_with_natural_channels(moments: Shards, shortcuts: dict[str, KLCodec], tmp_path: Path) -> None:
+    recipe = replace(RECIPE, train=BackboneTraining(QUICK, clean_conditions=0.5, channels="natural"))
+    trained = train_backbone(recipe, moments, shortcuts, tmp_path / "run")
+    torch.manual_seed(recipe.train.how.seed)
+    assert fixed_loss(trained, moments, TINY) < 0.95 * fixed_loss(UViT(TINY, recipe.backbone).eval(), moments, TINY)
+    with pytest.raises(ValueError, match="only a codec with a shortcut"):
+        train_backbone(recipe, moments, CODECS, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_velocitys_error_is_the_noises_over_alpha_squared(moments: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At one time for all, so that the factor is known."""
+    monkeypatch.setattr("copgen.train_backbone.draw_times", lambda rows, batch, generator: {
+        row: torch.full((batch,), 700) for row in rows})
+    noise, velocity = (first_losses(replace(RECIPE, train=BackboneTraining(weighting=weighting)), moments, CODECS, tmp_path / weighting)
+                       for weighting in ("noise", "velocity"))
+    alpha, _ = diffusion.SCHEDULE.alpha_sigma(700.0)
+    assert alpha < 0.5 and all(velocity[key] == pytest.approx(noise[key] / alpha**2, rel=1e-3) for key in noise)
 
 
 def test_moments_of_another_table_are_refused(moments: Shards, stored: Stored, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"dem has moments \[16, 8, 8\], the recipe's table \[8, 8, 8\]; encode with"):
-        train_backbone(replace(RECIPE, table=Geometry(patch=4, latent_channels=4)), moments, FACTORS, tmp_path / "run")
+        train_backbone(replace(RECIPE, table=Geometry(patch=4, latent_channels=4)), moments, CODECS, tmp_path / "run")
     with pytest.raises(ValueError, match=r"place has moments \[2\]"):
-        train_backbone(RECIPE, stored.shards, FACTORS, tmp_path / "run")
+        train_backbone(RECIPE, stored.shards, CODECS, tmp_path / "run")
     with pytest.raises(ValueError, match=r"holds moments, not layers"):
         open_source(str(moments.folder), TINY)
     assert not (tmp_path / "run").exists()

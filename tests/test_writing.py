@@ -15,7 +15,7 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
-from copgen.files import check_target, write_json, write_whole
+from copgen.files import check_target, write_all, write_json, write_whole
 from copgen.modalities import TABLE, Modality, Table
 from copgen.scaling import Decibel, Legend, Linear, LogHeight
 from copgen.scene import Footprint, Scene
@@ -201,6 +201,25 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ValueError, match=r"run\.json: could not be written"):
         write_json(tmp_path / "run.json", {"seconds": 1}, overwrite=True)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_a_name_that_cannot_be_had_leaves_nothing_new_and_says_what_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = Path.replace
+
+    def fails(part: Path, path: Path) -> Path:
+        if path.name == "last":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return replace(part, path)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(ValueError, match=r"last: could not be written \(.*\) and nothing of it is left; choose"):
+        write_all({tmp_path / "out" / name: b"new" for name in ("first", "second", "last")})
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "first").write_bytes(b"old")
+    (tmp_path / "last").write_bytes(b"old")
+    with pytest.raises(ValueError, match=r"last: could not .* is left, but .*first was replaced before that and its old content is gone"):
+        write_all({tmp_path / name: b"new" for name in ("first", "second", "last")}, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"first": b"new", "last": b"old"}
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ class BackboneConfig:
     # what the heads give: the noise, as in the paper, or the velocity alpha eps - sigma x_0 (Salimans and Ho, arXiv 2202.00512), from which
     # the noise is made. A small network can't copy nearly pure noise well enough: the x_0 of a noise prediction errs by 15 times there.
     prediction: Literal["noise", "velocity"] = "noise"
+    refine: int = 0                              # width of a small convolution over each image row's grid after its head; 0: none
 
     def __post_init__(self) -> None:
         if self.width > 2**14 or self.depth > 2**9:
@@ -60,6 +61,8 @@ class UViT(nn.Module):
         self.out_blocks = nn.ModuleList(Block(width, config.heads, skip=True) for _ in range(half))
         self.norm = nn.LayerNorm(width)
         self.head = nn.ModuleDict({name: nn.Linear(width, values_per_token(table, name)) for name in names})
+        images = [name for name in names if table[name].is_image and self.config.refine]
+        self.refine = nn.ModuleDict({name: Refinement(table.latent_shape(name)[0], config.refine) for name in images})
         self.apply(initialise)
         for name in names:
             nn.init.trunc_normal_(self.position[name], std=0.02)
@@ -79,6 +82,7 @@ class UViT(nn.Module):
         x = self.trunk(torch.cat(tokens, dim=1))                                   # [B, all tokens, D]
         parts = x.split([part.shape[1] for part in tokens], dim=1)
         heads = {name: self.unpatchify(name, part[:, 1:]) for name, part in zip(names, parts, strict=True)}
+        heads |= {name: layer(latents[name], heads[name], times[name]) for name, layer in self.refine.items() if name in heads}
         return heads if self.config.prediction == "noise" else {name: noise_of(heads[name], latents[name], times[name]) for name in names}
 
     def tokens(self, name: str, latent: Tensor, time: Tensor) -> Tensor:
@@ -108,6 +112,24 @@ class UViT(nn.Module):
         p = self.table.patch_of(name)
         grid = values.reshape(-1, height // p, width // p, p, p, channels)         # channel fastest
         return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, height, width)
+
+
+class Refinement(nn.Module):
+    """What a head of few, large patches misses: a few convolutions over the row's grid, across the borders of its patches."""
+
+    def __init__(self, channels: int, width: int, clock: int = 32) -> None:
+        super().__init__()
+        self.clock = nn.Linear(clock, width)
+        self.conv_in = nn.Conv2d(2 * channels, width, 3, padding=1)
+        self.conv_mid = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)     # a head starts as if it stood alone
+        nn.init.zeros_(self.conv_out.bias)       # type: ignore[arg-type]
+
+    def forward(self, latent: Tensor, head: Tensor, time: Tensor) -> Tensor:
+        clock = self.clock(time_embedding(time, self.clock.in_features).to(head.dtype))[:, :, None, None]
+        h = F.silu(self.conv_in(torch.cat([latent.to(head.dtype), head], dim=1)) + clock)
+        return head + self.conv_out(F.silu(self.conv_mid(h)))
 
 
 class Block(nn.Module):

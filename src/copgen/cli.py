@@ -18,6 +18,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   help="Any layers of a place in, many physically plausible Copernicus samples of any others out.\n\n"
                        "Start with `copgen generate --help`; `copgen modalities` lists what can be given and wanted.")
 
+WIDE = 150                                       # columns that the whole table takes
 NAMES = "rows, products or released keys, comma-separated; see `copgen modalities`"
 
 
@@ -76,14 +77,15 @@ def modalities(
         table = CopGen.from_pretrained(model).table
     title = f"{table.footprint} m square, {table.sequence_length} tokens ({len(table.rows)} of them times)"
     grid = RichTable(title=title, title_justify="left")
-    for heading in ("row", "product", "bands (channel order)", "m/pixel", "unit", "layer", "latent", "tokens", "released key"):
-        grid.add_column(heading, overflow="fold")
+    console = wide_console(Console)
+    extra = ("latent", "released key") if console.width >= WIDE else ()
+    for heading in ("row", "product", "bands (channel order)", "m/pixel", "unit", "shape", "tokens", *extra):
+        grid.add_column(heading, no_wrap=heading != "bands (channel order)")
     for row in table.rows:
-        shape = "x".join(map(str, table.layer_shape(row.name)))
-        latent = "x".join(map(str, table.latent_shape(row.name)))
-        grid.add_row(row.name, row.product, " ".join(row.bands), str(row.resolution or "-"), row.unit, shape, latent,
-                     str(table.tokens(row.name)), row.released_as)
-    wide_console(Console).print(grid)
+        shape, latent = ("x".join(map(str, sizes)) for sizes in (table.layer_shape(row.name), table.latent_shape(row.name)))
+        cells = (row.name, row.product, " ".join(row.bands), str(row.resolution or "-"), row.unit, shape, str(table.tokens(row.name)))
+        grid.add_row(*cells, *((latent, row.released_as) if extra else ()))
+    console.print(grid)
 
 
 @app.command()
@@ -174,7 +176,7 @@ def generate(
             bar.start()
             bar.update(task, completed=calls, total=of, description=f"network calls (sample {min(done + 1, samples)} of {samples})")
 
-        result = run(job, progress=tick, say=lambda text: bar.console.print(text, highlight=False, markup=False))
+        result = run(job, progress=tick, say=lambda text: bar.console.print(text, highlight=False, markup=False, soft_wrap=True))
     print(f"samples: {result.folder}{'/sample-*' if samples > 1 else '/sample-000'}")
     print(f"contact sheet: {result.sheet}")
 
@@ -276,12 +278,15 @@ def train(
     vaes: Annotated[Path, typer.Option(help="The folder with the codecs that made them.")],
     out: Annotated[Path, typer.Option(help="The run's folder: model/, metrics, checkpoint.")],
     licence: Annotated[str, typer.Option(help="The licence of the weights, for the model folder.")] = "Apache-2.0",
+    stop: Annotated[int | None, typer.Option(help="End at this step of the recipe's schedule.")] = None,
+    init: Annotated[str | None, typer.Option(help="A model to go on from; what the recipe's backbone has more starts anew.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
     set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override the recipe, e.g. train.how.steps=100.")] = None,
 ) -> None:
     """Train the backbone, and leave a model folder in OUT/model that `copgen generate --model` takes."""
     from copgen.encode import check_codecs
+    from copgen.model import CopGen
     from copgen.recipe import read_recipe
     from copgen.shards import open_shards
     from copgen.store import load_codec, save_model
@@ -291,9 +296,10 @@ def train(
     table, shards = plan.modalities, open_shards(latents)
     check_codecs(shards, vaes)
     codecs = {row: load_codec(vaes / row) for row in table.images}
-    network = train_backbone(plan, shards, codecs, out, resume=resume, report=print_losses)
+    network = train_backbone(plan, shards, codecs, out, resume=resume, stop=stop, report=print_losses,
+                             init=CopGen.from_pretrained(init).backbone_in("fp32") if init else None)
     save_model(out / "model", plan.name, licence, network, codecs, half=half,
-               notes={"data": shards.meta, "samples": len(shards), "steps": plan.train.how.steps, "batch": plan.train.how.batch})
+               notes={"data": shards.meta, "samples": len(shards), "steps": stop or plan.train.how.steps, "batch": plan.train.how.batch})
     print(f"model: {out / 'model'}")
 
 

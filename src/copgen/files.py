@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,18 @@ def write_whole(path: Path, data: bytes, *, overwrite: bool = True) -> Path:
 
 
 def write_all(files: Mapping[Path, bytes], *, overwrite: bool = False) -> list[Path]:
-    """Write files together: all go to hidden names first and get their own only when the last is safely on the disk."""
+    """Write files together: all go to hidden names first and get their own only when the last is safely on the disk.
+
+    What fails before that, such as a full disk, leaves everything as it was. Where getting the own names fails half-way, the files that
+    are new are removed again, but those that `overwrite` had replaced by then hold the new content: the old is gone. Raises ValueError
+    for a file that exists (unless `overwrite`) or can't be written, naming what was replaced.
+    """
     for path in files:
         check_target(path.parent, [path.name], overwrite=overwrite)
     parts: dict[Path, Path] = {}
     made: list[Path] = []
+    new: list[Path] = []
+    replaced: list[Path] = []
     path = next(iter(files), Path())
     try:
         for path, data in files.items():
@@ -57,11 +64,13 @@ def write_all(files: Mapping[Path, bytes], *, overwrite: bool = False) -> list[P
             parts[part] = path
             write_bytes(part, data)
         for part, path in parts.items():
+            there = os.path.lexists(path)
             part.replace(path)
+            (replaced if there else new).append(path)
     except BaseException as error:
-        withdraw(parts, made)
+        withdraw([*parts, *new], made)
         if isinstance(error, OSError):
-            raise ValueError(unwritten(path, error)) from error
+            raise ValueError(unwritten(path, error, replaced)) from error
         raise
     return list(files)
 
@@ -73,10 +82,10 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())                  # a full disk or quota may show only here
 
 
-def withdraw(parts: Iterable[Path], made: Iterable[Path]) -> None:
-    """Remove the hidden parts, and the folders that were made for them if nothing else is in there."""
-    for part in parts:
-        part.unlink(missing_ok=True)
+def withdraw(files: Iterable[Path], made: Iterable[Path]) -> None:
+    """Remove files, and the folders that were made for them if nothing else is in there."""
+    for file in files:
+        file.unlink(missing_ok=True)
     for folder in sorted(made, key=lambda folder: len(folder.parts), reverse=True):
         with suppress(OSError):                  # it holds something: leave it
             folder.rmdir()
@@ -109,7 +118,9 @@ def check_target(folder: Path, names: Iterable[str], *, overwrite: bool = False)
         raise ValueError(f"{folder / there[0]}{more}: exists already; choose another folder, or overwrite it on purpose (--overwrite)")
 
 
-def unwritten(path: Path, error: OSError) -> str:
+def unwritten(path: Path, error: OSError, replaced: Sequence[Path] = ()) -> str:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     way_out = "free some space or choose another disk" if full else "choose another folder or change its permissions"
-    return f"{path}: could not be written ({error.strerror or error}) and nothing of it is left; {way_out}"
+    more = f" (and {len(replaced) - 1} more)" if len(replaced) > 1 else ""
+    gone = f", but {replaced[0]}{more} was replaced before that and its old content is gone" if replaced else ""
+    return f"{path}: could not be written ({error.strerror or error}) and nothing of it is left{gone}; {way_out}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from copgen.files import check_target, json_bytes, write_all
 from copgen.majortom import read_cell
 from copgen.modalities import Table
 from copgen.model import Absent, CopGen, Precision, Progress, check_seeds
-from copgen.reading import parse_input, read_scene
+from copgen.reading import CopgenWarning, parse_input, read_scene
 from copgen.scene import Scene, parse_date, parse_place
 from copgen.sheet import contact_sheet, png
 from copgen.writing import RadarUnit, file_names, scene_files
@@ -79,16 +80,27 @@ def run(job: Job, *, progress: Progress | None = None, say: Callable[[str], obje
     wanted = wanted_rows(job, scene, model.table)
     folder = job.out / scene.name
     check_target(folder, [SHEET, RECORD], overwrite=job.overwrite)
+    writes = file_names(model.table, wanted)
     for number in range(job.samples):
-        check_target(folder / sample_name(number), file_names(model.table, wanted), overwrite=job.overwrite)
+        check_target(folder / sample_name(number), writes, overwrite=job.overwrite)
+    warn_of_others(folder, {folder / sample_name(number) / name for number in range(job.samples) for name in writes})
     began = time.perf_counter()
     check_weights(model, {*scene.layers, *wanted})
-    say(f"given: {', '.join(scene.layers) or 'nothing'}; wanted: {', '.join(wanted)}")
+    unknown = "; date unknown (state it with --date)" if job.date is None and not {"date"} & {*scene.layers, *wanted} else ""
+    say(f"given: {', '.join(scene.layers) or 'nothing'}; wanted: {', '.join(wanted)}{unknown if scene.layers else ''}")
     scenes = model.generate(scene, wanted, seeds=job.seeds, steps=job.steps, solver=job.solver, absent=job.absent, posterior=job.posterior,
                             max_memory=job.max_memory, progress=progress)
     seconds = time.perf_counter() - began
     record = record_of(job, model, scene, scenes, wanted, seconds)
     return write(job, scene, scenes, folder, record)
+
+
+def warn_of_others(folder: Path, writes: set[Path]) -> None:
+    """Say which samples of an earlier run will lie beside the new ones: nothing is ever deleted."""
+    others = [path for path in sorted(folder.glob("sample-*/*")) if path not in writes]
+    if others:
+        warnings.warn(f"{folder}: {len(others)} files of an earlier run stay beside the new ones, such as {others[0].relative_to(folder)}, "
+                      "and run.json will not speak of them; choose another --out to keep runs apart", CopgenWarning, stacklevel=3)
 
 
 def check_settings(job: Job) -> None:
@@ -135,10 +147,10 @@ def given_scene(job: Job, table: Table) -> Scene:
                          window=job.window, place=place, date=date, fill=job.fill)
     if job.inputs:
         inputs = [parse_input(text) for text in job.inputs]
-        return read_scene(inputs, table=table, window=job.window, place=place, date=date, fill=job.fill, name=scene_name(inputs[0].path))
+        return read_scene(inputs, table=table, window=job.window, place=place, date=date, fill=job.fill)
     vectors = {"place": (place, parse_place), "date": (date, parse_date)}
     layers = {row: parse(text) for row, (text, parse) in vectors.items() if text not in (None, "none")}
-    return Scene(layers, table=table, name="unconditional")
+    return Scene(layers, table=table, name="-and-".join(layers) or "unconditional")
 
 
 def stated(row: str, value: str | None, wanted: Sequence[str], table: Table) -> str | None:
@@ -148,11 +160,6 @@ def stated(row: str, value: str | None, wanted: Sequence[str], table: Table) -> 
     if value not in (None, "none") and row in wanted:
         raise ValueError(f"{row}: both given (--{row} {value}) and wanted; leave it out of one of the two")
     return "none" if row in wanted else value
-
-
-def scene_name(path: Path) -> str:
-    """A file's or folder's name without its ending, also where the path is `.` or `..`: it becomes a folder in --out."""
-    return Path(os.path.abspath(path)).stem or "scene"       # noqa: PTH100 - resolve() would follow links
 
 
 def wanted_rows(job: Job, scene: Scene, table: Table) -> tuple[str, ...]:
@@ -169,7 +176,7 @@ def sample_name(number: int) -> str:
 
 
 def write(job: Job, scene: Scene, scenes: Sequence[Scene], folder: Path, record: dict[str, Any]) -> Result:
-    """All files of the job are made in memory, then put on disk: they appear whole, or none of them stays."""
+    """All files of the job are made in memory, then put on disk together, each whole."""
     files: dict[Path, bytes] = {}
     for number, one in enumerate(scenes):
         for name, data in scene_files(one, s1_unit=job.s1_unit, given=scene).items():
@@ -194,7 +201,7 @@ def record_of(job: Job, model: CopGen, scene: Scene, scenes: Sequence[Scene], wa
         "scene": scene.name,
         "given": {row: layer_note(scene, row) for row in scene.layers},
         "wanted": list(wanted),
-        "sources": {key: value for key, value in scene.notes.items()},
+        "sources": {key: value for key, value in scene.notes.items() if key != "square"},
         "square": None if square is None else {"crs": square.crs.to_string(), "left": square.left, "top": square.top, "side": square.side},
         "samples": [{"folder": sample_name(k), "seed": one.notes["seed"]} for k, one in enumerate(scenes)],
         "solver": job.solver, "calls": notes["steps"], "precision": notes["precision"], "device": str(model.device),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from copgen.modalities import TABLE, Table
 from copgen.reading import squares
-from copgen.reading.acquired import acquisition_day, day_in_name, scene_day
+from copgen.reading.acquired import day_in_name, days_said, possible, scene_day
 from copgen.reading.rasters import describe
 from copgen.reading.scenes import Date, Input, Place, corner_step, planned, read_onto
 from copgen.scene import Footprint, Scene
@@ -50,13 +50,13 @@ def read_cell(
         raise ValueError(f"cell {cell}: no layer with pixels is given; give one of {', '.join(there)}")
     plans = planned(inputs_of(root, cell, rows, there, table), table)
     square = square_of(root, cell, there, table, patch, window)
-    days = [(name, day) for name, one in there.items() if (day := acquisition_day(one.path, {})) is not None]
+    days = days_said((name, one.path, {}) for name, one in there.items())
     name = cell if patch is None else f"{cell}_{patch[0]}_{patch[1]}"
     scene = read_onto(square, plans, table=table, place=place, fill=fill, name=name,
                       date=scene_day(days) if date is None else date)      # None: by the tags of the files given
     chosen = {name: {"id": one.id, "passed_over": list(one.others)} for name, one in there.items()}
     return scene.with_layers(scene.layers, cell=cell, patch=patch and list(patch), products=chosen,
-                             dates={name: str(day) for name, day in days})
+                             dates=possible(days))
 
 
 def cells(root: Path) -> list[str]:

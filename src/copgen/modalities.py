@@ -110,10 +110,13 @@ class Table:
         return self.by_name[name]
 
     def side(self, name: str) -> int:
-        """Pixels along one side of the model's square, for a row with a grid."""
+        """Pixels along one side of the model's square; ValueError for a row without a grid, or whose pixels don't fill it exactly."""
         resolution = self[name].resolution
         if resolution is None:
             raise ValueError(f"{name} has no grid")
+        if self.footprint % resolution:
+            raise ValueError(f"{name}: its pixels of {resolution} m don't fill a footprint of {self.footprint} m; "
+                             f"choose a multiple of {resolution} m")
         return self.footprint // resolution
 
     def layer_shape(self, name: str) -> tuple[int, ...]:
@@ -156,9 +159,13 @@ class Table:
         chosen = {row for word in words if word.strip() for row in self._rows_called(word.strip())}
         return tuple(name for name in self.names if name in chosen)
 
-    def _rows_called(self, word: str) -> tuple[str, ...]:
+    def called(self, word: str) -> tuple[str, ...]:
+        """The rows that one word means: a row's name, a product or a released key, in any case; empty for any other word."""
         low = word.lower()
-        found = tuple(row.name for row in self.rows if low in (row.name, row.product.lower(), row.released_as.lower()))
+        return tuple(row.name for row in self.rows if low in (row.name, row.product.lower(), row.released_as.lower()))
+
+    def _rows_called(self, word: str) -> tuple[str, ...]:
+        found = self.called(word)
         if not found:
             raise ValueError(
                 f"no modality or product is called {word!r}; there are the products {', '.join(self.products)} "

@@ -52,7 +52,8 @@ class Scene:
 
     Images are [bands, H, W] (Sentinel-2 in DN, radar in linear power, heights in metres, classes as codes), `place` is [lat, lon] in
     degrees, `date` one datetime64[D]. `footprint` is None where the ground is unknown. `notes` are kept with what is made from this
-    scene (files, hashes, what was filled). Raises ValueError for a layer that disagrees with its row.
+    scene (files, hashes, what was filled). Raises ValueError for a layer that disagrees with its row, and for a footprint of another
+    side than the table's.
     """
 
     layers: Mapping[str, NDArray[Any]] = field(default_factory=dict)
@@ -62,6 +63,9 @@ class Scene:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.footprint is not None and self.footprint.side != self.table.footprint:
+            raise ValueError(f"{self.name}: its footprint is {self.footprint.side:g} m wide and its table's {self.table.footprint} m; "
+                             "give a square of the table's side, or a table of this footprint")
         object.__setattr__(self, "layers", {name: checked(self.table, name, layer) for name, layer in self.layers.items()})
 
     def __contains__(self, name: str) -> bool:

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copgen.modalities import TABLE, Modality, Table
+from copgen.scaling import DayOfYear, UnitVector
 from copgen.scene import Scene
 from copgen.shards import Shards, open_shards
 from copgen.synthetic import world
+from copgen.writing import stored
 
 Layers = dict[str, NDArray[Any]]
 
@@ -98,20 +100,18 @@ def open_source(text: str, table: Table, workers: int = 1) -> Source:
 
 
 def pack(row: Modality, layers: NDArray[Any]) -> NDArray[Any]:
-    """Layers in the smallest type that keeps what their files hold: DN as uint16, classes as uint8, days as int32."""
-    if row.name == "date":
-        return layers.astype("datetime64[D]").astype(np.int32)
-    if row.name == "place":
-        return layers.astype(np.float64)
-    if row.legend:
-        return layers.astype(np.uint8)
-    if row.unit.startswith("DN"):
-        return np.clip(np.rint(layers), 1, 65535).astype(np.uint16)
-    return layers.astype(np.float32)
+    """Layers as their files would hold them (DN as uint16, classes as uint8), days as int32."""
+    match row.scale:
+        case DayOfYear():
+            return layers.astype("datetime64[D]").astype(np.int32)
+        case UnitVector():
+            return layers.astype(np.float64)
+        case _:
+            return stored(row, layers).values
 
 
 def unpack(row: Modality, array: NDArray[Any]) -> NDArray[Any]:
-    return array.astype("datetime64[D]") if row.name == "date" else array
+    return array.astype("datetime64[D]") if isinstance(row.scale, DayOfYear) else array
 
 
 def packed_layers(source: Source, table: Table, numbers: range) -> Mapping[str, NDArray[Any]]:

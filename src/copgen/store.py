@@ -7,7 +7,7 @@ A model folder holds `copgen.json` (format, name, licence, geometry, rows, backb
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -48,8 +48,6 @@ class ModelRecord:
 
     def table(self, source: str) -> Table:
         """The table of this model; ValueError that names what differs from this version's rows."""
-        if self.format != FORMAT:
-            raise ValueError(f"{source}: format {self.format}, this version reads {FORMAT}; convert the model again or update copgen")
         for size in ("footprint", "stride", "patch", "latent_channels"):
             if getattr(self, size) < 1:
                 raise ValueError(f"{source}: {size} is {getattr(self, size)}, at least 1 is needed; copy or convert the model again")
@@ -84,18 +82,23 @@ def describe(row: Modality) -> dict[str, Any]:
 
 
 def record_of(name: str, licence: str, table: Table, backbone: BackboneConfig, codecs: Mapping[str, str],
-              steps: int | None = None, notes: Mapping[str, Any] | None = None) -> ModelRecord:
+              notes: Mapping[str, Any] | None = None) -> ModelRecord:
+    """The record of a model of this table."""
     return ModelRecord(name, licence, table.footprint, table.stride, table.patch, table.latent_channels,
                        [describe(row) for row in table.rows], backbone, dict(codecs), notes=dict(notes or {}))
 
 
 def save_record(record: ModelRecord, folder: Path) -> None:
-    """copgen.json; written last, so that a folder without it is not a model yet."""
+    """copgen.json; written last, so that a folder without it is not a model yet. ValueError if it can't be written."""
     write_json(folder / RECORD, dump(record))
 
 
 def load_record(folder: Path) -> ModelRecord:
-    record = parse(ModelRecord, read_json(folder / RECORD), str(folder / RECORD))
+    """What a model folder's copgen.json says; ValueError for one that is missing, damaged, of another format, or odd in any key."""
+    data = read_json(folder / RECORD)
+    if (number := data.get("format", FORMAT)) != FORMAT:                           # before its other keys, which that format may change
+        raise ValueError(f"{folder / RECORD}: format {number}, this version reads {FORMAT}; convert the model again or update copgen")
+    record = parse(ModelRecord, data, str(folder / RECORD))
     for row, codec in record.codecs.items():
         if not codec.replace("_", "").replace("-", "").isalnum():                  # it becomes a path
             raise ValueError(f"{folder / RECORD}: the codec of {row} is called {codec!r}; a plain name is needed")
@@ -104,7 +107,10 @@ def load_record(folder: Path) -> ModelRecord:
 
 def save_model(folder: Path, name: str, licence: str, backbone: UViT, codecs: Mapping[str, KLCodec], *, half: bool = False,
                notes: Mapping[str, Any] | None = None) -> None:
-    """A model folder, whole or not at all; `half` stores weights in 16 bits. A model that was there stays until all is written."""
+    """A model folder, whole or not at all; `half` stores weights in 16 bits. A model that was there stays until all is written.
+
+    Raises ValueError for weights that a file can't hold, and for a folder that can't be written.
+    """
     dtype = torch.float16 if half else torch.float32
     record = record_of(name, licence, backbone.table, backbone.config, {row: row for row in codecs}, notes=notes)
     files = {folder / BACKBONE: weight_bytes(backbone.state_dict(), dtype)}
@@ -114,6 +120,7 @@ def save_model(folder: Path, name: str, licence: str, backbone: UViT, codecs: Ma
 
 
 def load_backbone(folder: Path, record: ModelRecord, table: Table, dtype: torch.dtype = torch.float32) -> UViT:
+    """The backbone of a model folder in `dtype`; ValueError for weights that are missing, damaged or of another size."""
     with torch.device("meta"):                   # no time is lost on random weights
         backbone = UViT(table, record.backbone)
     load_weights(backbone, folder / BACKBONE, dtype)
@@ -121,11 +128,12 @@ def load_backbone(folder: Path, record: ModelRecord, table: Table, dtype: torch.
 
 
 def save_codec(codec: KLCodec, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """codec.json and codec.safetensors in `folder`, both or none."""
+    """codec.json and codec.safetensors in `folder`, both or none; ValueError for weights that a file can't hold, or a full disk."""
     write_all(codec_files(codec, folder, dtype), overwrite=True)
 
 
 def codec_files(codec: KLCodec, folder: Path, dtype: torch.dtype) -> dict[Path, bytes]:
+    """The bytes of a codec's two files; ValueError as `weight_bytes`."""
     return {folder / "codec.safetensors": weight_bytes(codec.state_dict(), dtype),
             folder / "codec.json": json_bytes(dump(CodecRecord(codec.scaling_factor, codec.config)))}
 
@@ -141,6 +149,7 @@ def load_codec(folder: Path) -> KLCodec:
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+    """A safetensors file on disk, whole or not at all; ValueError as `weight_bytes`, or if it can't be written."""
     write_whole(path, weight_bytes(weights, dtype))
 
 
@@ -154,7 +163,7 @@ def weight_bytes(weights: Mapping[str, Tensor], dtype: torch.dtype) -> bytes:
 
 
 def load_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Fill a network from a safetensors file, strictly; ValueError that names the first tensor that differs."""
+    """Fill a network from a safetensors file; ValueError for a file that is damaged, or as `fill`."""
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -163,12 +172,12 @@ def load_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.floa
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load weights strictly, naming the first that is missing, extra or of another shape."""
+    """Load weights strictly; ValueError that names the first that is missing, extra or of another shape."""
     wanted = network.state_dict()
     if missing := sorted(set(wanted) - set(weights)):
-        raise ValueError(f"{source}: {len(missing)} weights are missing, first {missing[0]}; these are weights of another model or size")
+        raise ValueError(f"{source}: {counted(missing)} missing, first {missing[0]}; these are weights of another model or size")
     if extra := sorted(set(weights) - set(wanted)):
-        raise ValueError(f"{source}: {len(extra)} weights are not this model's, first {extra[0]}; these are of another model or size")
+        raise ValueError(f"{source}: {counted(extra)} not this model's, first {extra[0]}; these are of another model or size")
     for name, tensor in weights.items():
         if tensor.shape != wanted[name].shape:
             raise ValueError(f"{source}: {name} has shape {list(tensor.shape)}, expected {list(wanted[name].shape)}; "
@@ -176,7 +185,12 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None
     network.load_state_dict(dict(weights), assign=True)
 
 
+def counted(names: Sequence[str]) -> str:
+    return "1 weight is" if len(names) == 1 else f"{len(names)} weights are"
+
+
 def read_json(path: Path) -> dict:
+    """The JSON object in a file; ValueError for a file that is missing, or holds something else."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -20,11 +20,12 @@ from copgen.shards import Shards
 from copgen.training import Report, start_run, train
 
 
-def train_backbone(recipe: Recipe, shards: Shards, codecs: Mapping[str, KLCodec], folder: Path, *, resume: bool = False,
-                   report: Report | None = None) -> UViT:
+def train_backbone(recipe: Recipe, shards: Shards, codecs: Mapping[str, KLCodec], folder: Path, *, init: UViT | None = None,
+                   resume: bool = False, stop: int | None = None, report: Report | None = None) -> UViT:
     """Train the backbone as the paper's section 3.3 does: independent times, noise prediction, squared errors summed over rows.
 
     codecs: of every row with a grid, those that made the moments. Moments are drawn from afresh at every step.
+    init: a backbone to go on from; what this recipe's has more starts as if there were no init, what differs in size is refused.
     """
     table, how = recipe.modalities, recipe.train.how
     scaling_factors = {row: codec.scaling_factor for row, codec in codecs.items()}
@@ -32,6 +33,8 @@ def train_backbone(recipe: Recipe, shards: Shards, codecs: Mapping[str, KLCodec]
     check_moments(shards, table)
     torch.manual_seed(how.seed)
     network = UViT(table, recipe.backbone)
+    if init is not None:
+        start_from(network, init)
 
     def step_loss(model: nn.Module, numbers: NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         x0 = drawn_latents(shards, table, scaling_factors, numbers, generator)
@@ -47,8 +50,17 @@ def train_backbone(recipe: Recipe, shards: Shards, codecs: Mapping[str, KLCodec]
         return torch.stack(list(counted.values())).sum(0).mean(), {row: mean_of(rows[row], ~clean[row]) for row in rows}
 
     start_run(folder, resume, {"data": dict(shards.meta), **dump(recipe)})
-    network.load_state_dict(train(network, step_loss, len(shards), how, folder, resume=resume, report=report))
+    network.load_state_dict(train(network, step_loss, len(shards), how, folder, resume=resume, stop=stop, report=report))
     return network.eval()
+
+
+def start_from(network: UViT, init: UViT) -> list[str]:
+    """Copy the weights of another backbone; the names of those that stay new. ValueError for one of another size."""
+    fresh, given = network.state_dict(), init.state_dict()
+    if unfit := [name for name, tensor in given.items() if name not in fresh or fresh[name].shape != tensor.shape]:
+        raise ValueError(f"--init: {unfit[0]} does not fit this recipe's backbone; use a recipe of the same sizes")
+    network.load_state_dict({**fresh, **given})
+    return [name for name in fresh if name not in given]
 
 
 def channel_weights(codec: KLCodec) -> Tensor:

@@ -58,9 +58,10 @@ Report = Callable[[int, int, Mapping[str, float], float], object]               
 
 
 def train(network: nn.Module, loss: StepLoss, samples: int, how: Optimisation, folder: Path, *, resume: bool = False,
-          save_every: int = 500, log_every: int = 20, report: Report | None = None) -> dict[str, Tensor]:
+          stop: int | None = None, save_every: int = 500, log_every: int = 20, report: Report | None = None) -> dict[str, Tensor]:
     """Train `network` in place; returns the averaged weights. The run's folder holds metrics.csv and checkpoint.pt.
 
+    stop: the step to end at, where that is before the schedule's last.
     Raises ValueError for a folder that holds another run, and for a loss that is no number (the last checkpoint stays).
     """
     optimiser = torch.optim.AdamW(network.parameters(), lr=how.learning_rate, betas=how.betas, weight_decay=how.weight_decay)
@@ -71,7 +72,8 @@ def train(network: nn.Module, loss: StepLoss, samples: int, how: Optimisation, f
     metrics = Metrics(folder / "metrics.csv", first)
     network.train()
     clock, since = time.perf_counter(), first
-    for step in range(first, how.steps):
+    last = how.steps if stop is None else min(stop, how.steps)
+    for step in range(first, last):
         for group in optimiser.param_groups:
             group["lr"] = how.rate(step)
         generator = torch.Generator().manual_seed(seed_of(how.seed, step))
@@ -85,14 +87,14 @@ def train(network: nn.Module, loss: StepLoss, samples: int, how: Optimisation, f
         optimiser.step()
         update_average(average, network, how.ema, step)
         done = step + 1
-        if done % log_every == 0 or done == how.steps:
+        if done % log_every == 0 or done == last:
             values = {"loss": float(total.detach()), **{name: float(part.detach()) for name, part in parts.items()}}
             speed = (done - since) * how.batch / (time.perf_counter() - clock)
             metrics.add(done, values)
             clock, since = time.perf_counter(), done
             if report:
                 report(done, how.steps, values, speed)
-        if done % save_every == 0 or done == how.steps:
+        if done % save_every == 0 or done == last:
             save_checkpoint(checkpoint, done, network, optimiser, average)
     return average
 

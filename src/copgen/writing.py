@@ -30,9 +30,9 @@ RadarUnit = Literal["linear", "dB"]
 
 @dataclass(frozen=True)
 class Stored:
-    """A layer as its file holds it."""
+    """Layers as their files hold them."""
 
-    values: NDArray[Any]                         # [bands, H, W] in the file's type
+    values: NDArray[Any]                         # [..., bands, H, W] in the file's type
     nodata: float
     unit: str
     predictor: int                               # TIFF's: 1 none, 2 differences of integers, 3 of floating-point bytes
@@ -87,7 +87,7 @@ def scene_files(scene: Scene, *, s1_unit: RadarUnit = "linear", given: Scene | N
 
 
 def stored(row: Modality, layer: NDArray[Any], s1_unit: RadarUnit = "linear") -> Stored:
-    """A layer in its physical unit -> the numbers, unit and no-data value of its file."""
+    """Layers [..., bands, H, W] in their physical unit -> the numbers, unit and no-data value of their files."""
     if s1_unit not in ("linear", "dB"):
         raise ValueError(f"radar unit {s1_unit!r}: 'linear' (power) and 'dB' are known")
     match row.scale:

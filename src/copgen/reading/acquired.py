@@ -11,6 +11,9 @@ import numpy as np
 
 from copgen.scene import parse_date
 
+Said = np.datetime64 | ValueError                # a day, or why what a file says is none
+
+OPTICAL = ("S2L2A", "S2L1C", "cloud_mask")       # whose day comes first
 PRODUCT_NAMES = (                                # each with the first day of acquisition
     re.compile(r"S2[A-Z]_MSIL(?:1C|2A)_(\d{8})T\d{5,6}"),
     re.compile(r"S1[A-Z]_[A-Z0-9]{2}_[A-Z0-9]{3,4}_[A-Z0-9]{4}_(\d{8})T\d{6}"),
@@ -38,9 +41,9 @@ def acquisition_day(path: Path, tags: Mapping[str, str]) -> np.datetime64 | None
 
 
 def day_of(text: str) -> str:
-    """`YYYY-MM-DD` of an ISO time stamp; one with a time zone is taken to UTC first, as acquisitions are dated."""
-    text = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip())
-    if re.search(r"T?\d\d:\d\d.*[+-]\d\d:?\d\d$", text):
+    """`YYYY-MM-DD` of a day or an ISO time stamp, also `YYYYMMDD` and TIFF's `YYYY:MM:DD`; with a time zone, the day in UTC."""
+    text = re.sub(r"^(\d{4}):?(\d\d):?(\d\d)(?!\d)", r"\1-\2-\3", text.strip())
+    if re.search(r"[T ]\d\d:?\d\d.*[+-]\d\d:?\d\d$", text):
         return datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).astimezone(datetime.UTC).date().isoformat()
     return re.split(r"[T ]", text, maxsplit=1)[0]
 
@@ -61,25 +64,48 @@ def midpoint(one: np.datetime64, other: np.datetime64) -> np.datetime64:
     return early + (late - early) // 2
 
 
-def scene_day(days: Iterable[tuple[str, np.datetime64]]) -> np.datetime64 | None:
-    """One day for a scene from (product, day) pairs.
+def days_said(files: Iterable[tuple[str, Path, Mapping[str, str]]]) -> dict[str, Said]:
+    """What the first file of each product that says a day says, from (product, path, tags)."""
+    days: dict[str, Said] = {}
+    for product, path, tags in files:
+        try:
+            said: Said | None = acquisition_day(path, tags)
+        except ValueError as error:
+            said = error
+        if said is not None:
+            days.setdefault(product, said)
+    return days
+
+
+def possible(days: Mapping[str, Said]) -> dict[str, str]:
+    """The days that are some, as text by product."""
+    return {product: str(day) for product, day in days.items() if not isinstance(day, ValueError)}
+
+
+def scene_day(days: Mapping[str, Said]) -> np.datetime64 | None:
+    """One day for a scene from those of its products.
 
     Halfway between radar and optical where both are known (the released weights' rule), else the optical, else the radar's, else a
-    land cover's, unless that one only says its year. A height model's date says nothing about the scene.
+    land cover's, unless that one only says its year. A height model's date says nothing about the scene. Raises the ValueError of a
+    day that would be used and is none; others are passed over.
     """
-    found = list(days)
-    optical = next((day for wanted in ("S2L2A", "S2L1C", "cloud_mask") for product, day in found if product == wanted), None)
-    radar = next((day for product, day in found if product == "S1RTC"), None)
-    if optical is not None and radar is not None:
-        return midpoint(optical, radar)
-    if optical is not None or radar is not None:
-        return optical if optical is not None else radar
-    return next((day for product, day in found if product not in ("DEM",) and not is_year_mark(day)), None)
+    optical = next((days[product] for product in OPTICAL if product in days), None)
+    used = [day for day in (optical, days.get("S1RTC")) if day is not None]
+    if not used:
+        used = [day for product, day in days.items() if product != "DEM" and not is_year_mark(day)][:1]
+    known = [believed(day) for day in used]
+    return midpoint(known[0], known[-1]) if known else None
 
 
-def is_year_mark(day: np.datetime64) -> bool:
+def believed(said: Said) -> np.datetime64:
+    if isinstance(said, ValueError):
+        raise said
+    return said
+
+
+def is_year_mark(said: Said) -> bool:
     """1 January and 31 December date annual maps."""
-    return str(day)[5:] in ("01-01", "12-31")
+    return not isinstance(said, ValueError) and str(said)[5:] in ("01-01", "12-31")
 
 
 def carries_offset(path: Path, tags: Mapping[str, str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -168,9 +167,3 @@ def read_window(raster: Raster, indexes: Sequence[int], window: Window, *, class
         scale, offset = (np.array([part[i - 1] for i in indexes])[:, None, None] for part in (raster.scales, raster.offsets))
         values = values * scale + offset
     return values, valid.all(axis=0)
-
-
-def sha256(path: Path) -> str:
-    """The file's hash, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

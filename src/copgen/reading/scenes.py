@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from copgen.files import sha256
 from copgen.modalities import TABLE, Modality, Table
 from copgen.reading import squares
-from copgen.reading.acquired import acquisition_day, carries_offset, scene_day
+from copgen.reading.acquired import carries_offset, days_said, possible, scene_day
 from copgen.reading.bandfiles import Found, find_bands
-from copgen.reading.rasters import Grid, Raster, read_window, sha256
+from copgen.reading.rasters import Grid, Raster, read_window
 from copgen.reading.resampling import fill_nearest, resample, touched
 from copgen.reading.units import OFFSET_WAY_OUT, Quantity, check_options, offset_of, quantity_of
 from copgen.scene import Footprint, Scene, checked_date, checked_place, parse_date, parse_place
@@ -100,12 +102,18 @@ def read_scene(
     first = plans[0][1].first
     crs = squares.scene_crs(first)
     square = squares.choose(first, crs, table.footprint, corner_step(table), window)
-    return read_onto(square, plans, table=table, place=place, date=date, fill=fill, name=name or name_of(inputs[0].path))
+    return read_onto(square, plans, table=table, place=place, date=date, fill=fill, name=name or scene_name(inputs[0].path, table))
 
 
-def name_of(path: Path) -> str:
-    """A file's or folder's own name, never one like `..` that means another folder."""
-    return path.stem if path.stem.strip(".") else path.resolve().stem or "scene"
+def scene_name(path: Path, table: Table = TABLE) -> str:
+    """What a scene of this input is called, where it lies: the file's or folder's name without its ending.
+
+    A name that only says which product or row it is (`DEM.tif`, `S2L2A_10m.tif`, `LULC`) gives way to that of the folder around it. It
+    is a plain name also where the path is `.` or `..`, as it becomes a folder itself.
+    """
+    place = Path(os.path.abspath(path))          # noqa: PTH100 - resolve() would follow links
+    names = (one.stem for one in (place, *place.parents))
+    return next((name for name in names if name.strip(".") and not any(table[row].is_image for row in table.called(name))), "scene")
 
 
 def corner_step(table: Table) -> int:
@@ -282,15 +290,10 @@ def date_layer(date: Date, plans: Sequence[tuple[Input, Found]]) -> tuple[NDArra
         if isinstance(date, str):
             return (None if date.strip().lower() == "none" else parse_date(date.strip())), {}
         return checked_date(np.asarray(date, "datetime64[D]").reshape(1)), {}
-    days: dict[str, np.datetime64] = {}
-    for _, found in plans:
-        for row in found.rows:
-            file = found.bands[row.bands[0]].raster
-            day = acquisition_day(file.path, file.tags)
-            if day is not None:
-                days.setdefault(row.product, day)
-    when = scene_day(days.items())
-    return (None if when is None else np.array([when], "datetime64[D]")), {product: str(day) for product, day in days.items()}
+    firsts = [(row.product, found.bands[row.bands[0]].raster) for _, found in plans for row in found.rows]
+    days = days_said((product, raster.path, raster.tags) for product, raster in firsts)
+    when = scene_day(days)
+    return (None if when is None else np.array([when], "datetime64[D]")), possible(days)
 
 
 def provenance(one: Input, found: Found) -> dict[str, Any]:

@@ -9,19 +9,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from copgen.modalities import LULC_LEGEND, Modality
+from copgen.modalities import LULC_LEGEND, REFLECTANCE, Modality
 from copgen.scaling import Decibel, Legend, Linear, LogHeight
 
 FloatArray = NDArray[np.float64]
 Options = Mapping[str, str]
 Samples = Mapping[str, FloatArray]               # band -> its values inside the square, [pixels]
 
-FULL_SCALE = 10_000                              # the digital number of a reflectance of 1
+FULL_SCALE = REFLECTANCE.full_scale              # the digital number of a reflectance of 1
 OFFSET_WAY_OUT = ("give offset=1000 to subtract it, or leave it if the model was trained on digital numbers as stored "
                   "(the released weights were)")
 
-# ESA WorldCover 10 m v200 (product user manual, table of classes) to the annual land cover of Esri and Impact Observatory (legend of
-# the 10 m series). Shrubs, grass, moss and lichen are its rangeland; mangroves are trees in standing water, its flooded vegetation.
+# From ESA WorldCover 10 m 2021 v200 ("WorldCover Product User Manual" v2.0, 2022, the table of classes) to the legend of Esri's and
+# Impact Observatory's annual "10 m Land Use Land Cover" of nine classes. Shrubs, grass, moss and lichen are its rangeland; mangroves are
+# trees in standing water, its flooded vegetation.
 WORLDCOVER = {0: 0, 10: 2, 20: 11, 30: 11, 40: 5, 50: 7, 60: 8, 70: 9, 80: 1, 90: 4, 95: 4, 100: 11}
 
 
@@ -70,7 +71,7 @@ class Reflectance:
     def check(self, file: str, samples: Samples, options: Options) -> list[str]:
         every = np.concatenate(list(samples.values()))
         top, fractions = float(np.percentile(every, 99)), bool((every != np.round(every)).any())
-        if options.get("unit", "").lower() == "reflectance":
+        if states_unit(options, "reflectance"):
             if top > 20:
                 raise ValueError(f"{file}: unit=reflectance is stated, but its 99th percentile is {top:g}, and a reflectance is at most "
                                  f"about 1; leave unit=reflectance out if these are digital numbers")
@@ -85,7 +86,13 @@ class Reflectance:
             if (largest := float(values.max())) > 32_767:
                 raise ValueError(f"{file}: {band} holds {largest:g}, above the 32767 that digital numbers reach; "
                                  f"mask what is saturated or no data, or divide the file so that a reflectance of 1 is {FULL_SCALE}")
-        return self._offset_warnings(file, numbers, options)
+        return self._dark_warnings(file, numbers) + self._offset_warnings(file, numbers, options)
+
+    def _dark_warnings(self, file: str, numbers: Samples) -> list[str]:
+        if (median := float(np.median(np.concatenate(list(numbers.values()))))) >= 50:
+            return []
+        return [f"{file}: the median digital number of all bands is {median:g}, a reflectance of {median / FULL_SCALE:.2g}; if these are "
+                f"percent, multiply the file by {FULL_SCALE // 100}"]
 
     def _offset_warnings(self, file: str, numbers: Samples, options: Options) -> list[str]:
         offset = offset_of(file, options)
@@ -100,7 +107,7 @@ class Reflectance:
         return []
 
     def convert(self, values: FloatArray, options: Options) -> FloatArray:
-        if options.get("unit", "").lower() == "reflectance":
+        if states_unit(options, "reflectance"):
             values = values * FULL_SCALE
         offset = offset_of("", options)
         return np.maximum(values - offset, 1) if offset else values            # 0 would mean no data
@@ -119,7 +126,7 @@ class Radar:
 
     def check(self, file: str, samples: Samples, options: Options) -> list[str]:
         every = np.concatenate(list(samples.values()))
-        if options.get("unit", "").lower() == "db":
+        if states_unit(options, "dB"):
             if (largest := float(every.max())) > 60:
                 raise ValueError(f"{file}: unit=dB is stated, but it holds {largest:g} and backscatter stays below about 40 dB; "
                                  f"leave unit=dB out if this is linear power")
@@ -132,12 +139,15 @@ class Radar:
         if (median := float(np.median(every))) > 100:
             raise ValueError(f"{file}: the median is {median:g}, and linear power is mostly below 1; these look like uncalibrated digital "
                              f"numbers: calibrate to gamma-naught and correct for the terrain (RTC) first")
+        if median > 10:
+            return [f"{file}: the median is {median:g}, and linear power is mostly below 1; if these are decibels without their sign, "
+                    f"negate the file and add unit=dB"]
         if (zero := float((every <= 0).mean())) > 0.01:
             return [f"{file}: {zero:.0%} of the radar values are 0, often the mark of no data; they are taken as the smallest power"]
         return []
 
     def convert(self, values: FloatArray, options: Options) -> FloatArray:
-        return 10 ** (values / 10) if options.get("unit", "").lower() == "db" else values
+        return 10 ** (values / 10) if states_unit(options, "dB") else values
 
 
 @dataclass(frozen=True)
@@ -250,6 +260,11 @@ def check_options(product: str, rows: Sequence[Modality], options: Options) -> N
         if key == "codes" and isinstance(quantity, Classes) and value.lower() not in quantity.schemes:
             raise ValueError(f"{product}: codes={value} is not known; codes is one of {', '.join(quantity.schemes)}")
     offset_of(product, options)
+
+
+def states_unit(options: Options, unit: str) -> bool:
+    """Whether the user says that the values are in this unit."""
+    return options.get("unit", "").lower() == unit.lower()
 
 
 def offset_of(what: str, options: Options) -> float:
