@@ -394,7 +394,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated weights": (cut("backbone.safetensors"), r"backbone\.safetensors: is missing, damaged"),
     "no weights": (removed("backbone.safetensors"), r"backbone\.safetensors: is missing"),
     "a codec of another size": (edited("vae/dem/codec.json", lambda m: m["config"].update(width=16)), r"dem/codec\.safetensors: .*size"),
-    "another row's codec": (swapped, r"codec s1rtc has 1 channels .*, row s1rtc needs 2"),
+    "another row's codec": (swapped, r"codec s1rtc has 1 channels, .*; row s1rtc needs 2"),
     "a truncated codec": (cut("vae/s1rtc/codec.safetensors"), r"vae/s1rtc/codec\.safetensors: is missing, damaged"),
     "no codec": (removed("vae/s1rtc/codec.json"), r"vae/s1rtc/codec\.json: there is no such file"),
     "a codec with no factor": (edited("vae/dem/codec.json", lambda m: m.pop("scaling_factor")), r"codec\.json.*scaling_factor"),
