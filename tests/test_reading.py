@@ -132,11 +132,10 @@ def test_a_product_as_it_is_downloaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("path", "name"), [
     ("a/hill.tif", "hill"), ("S2A_MSIL2A_X.SAFE", "S2A_MSIL2A_X"), (".", "here"), ("..", "up"), ("../here/", "here"), ("/", "scene"),
-    ("a/DEM.tif", "a"), ("a/S2L2A_10m.tif", "a"), ("LULC", "here"), ("../S1RTC_vh_vv", "up"), ("a/S2L2A/dem.tif", "a"),
-    ("/dem.tif", "scene"), ("a/demo.tif", "demo"), ("a/DEM_2.tif", "DEM_2"), ("a/...tif", "a"), ("a/..", "here"), ("a/.hidden", ".hidden"),
+    ("a/DEM.tif", "DEM"), ("LULC", "LULC"), ("a/...tif", "a"), ("a/..", "here"), ("a/.hidden", ".hidden"),
 ])
 def test_a_scene_is_named_after_its_first_input(path: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the file or folder, unless that is only called what it holds; never by a word that leads out of --out."""
+    """By the file or folder; never by a word that leads out of --out."""
     (tmp_path / "up" / "here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "up" / "here")
     assert scene_name(Path(path)) == name
@@ -146,7 +145,7 @@ def test_a_folder_given_by_its_dots_has_its_name(tmp_path: Path, monkeypatch: py
     raster(tmp_path / "place" / "DEM.tif", np.zeros((224, 224), np.float32))
     (tmp_path / "place" / "inner").mkdir()
     monkeypatch.chdir(tmp_path / "place" / "inner")
-    assert read("DEM=..").name == read("DEM=../DEM.tif").name == "place"
+    assert read("DEM=..").name == "place"
 
 
 def test_what_copgen_writes_is_read_back(tmp_path: Path, scene: Scene) -> None:

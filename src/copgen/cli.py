@@ -137,6 +137,7 @@ def generate(
     window: Annotated[str | None, typer.Option(metavar="EASTING,NORTHING", help="The square's left and top, scene's CRS, m.")] = None,
     place: Annotated[str | None, typer.Option(metavar="LAT,LON|none", help="If not the square's centre; none: not given.")] = None,
     date: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD|none", help="The date, if not the files'; none: not given.")] = None,
+    offset: Annotated[float, typer.Option(help="To take off an archive's Sentinel-2 DN: 1000 from baseline 04.00 on.")] = 0,
     fill: Annotated[bool, typer.Option("--fill", help="Fill up to 5 % no data from the nearest valid pixels.")] = False,
     want: Annotated[str | None, typer.Option(help=f"What to generate: {NAMES}. Left out: all that is not given.")] = None,
     samples: Annotated[int, typer.Option(help="How many samples.")] = 1,
@@ -164,7 +165,8 @@ def generate(
 
     job = Job(
         out=out, model=model, inputs=tuple(input or ()), archive=archive, cell=cell, given=given,
-        patch=pair("--patch", patch, int), window=pair("--window", window, float), place=place, date=date, fill=fill, want=want,
+        patch=pair("--patch", patch, int), window=pair("--window", window, float), place=place, date=date, offset=offset, fill=fill,
+        want=want,
         samples=samples, seed=seed, steps=steps, solver=solver, precision=one_of("--precision", precision, "auto", "bf16", "fp32"),
         device=one_of("--device", device, "auto", "cpu", "cuda"), absent=one_of("--absent", absent, "joint", "noise", "drop"),
         posterior=one_of("--posterior", posterior, "mean", "sample"), s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"),

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -109,6 +110,11 @@ def check_target(folder: Path, names: Iterable[str], *, overwrite: bool = False)
         raise ValueError(f"{ground}: is not a folder, so nothing can be written under it; choose another folder")
     if not os.access(ground, os.W_OK | os.X_OK):
         raise ValueError(f"{ground}: this folder can't be written to; choose another one or change its permissions")
+    try:
+        with tempfile.TemporaryFile(dir=ground):
+            pass                                 # who is root may write anywhere, but not everywhere can be written
+    except OSError as error:
+        raise ValueError(unwritten(ground, error)) from error
     there = [name for name in names if os.path.lexists(folder / name)]
     blocked = [name for name in there if (folder / name).is_dir()]
     if blocked:

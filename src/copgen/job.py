@@ -18,7 +18,7 @@ from copgen.files import check_target, json_bytes, write_all
 from copgen.majortom import read_cell
 from copgen.modalities import Table
 from copgen.model import Absent, CopGen, Precision, Progress, check_seeds
-from copgen.reading import CopgenWarning, parse_input, read_scene
+from copgen.reading import CopgenWarning, read_scene
 from copgen.scene import Scene, parse_date, parse_place
 from copgen.sheet import contact_sheet, png
 from copgen.writing import RadarUnit, file_names, scene_files
@@ -40,6 +40,7 @@ class Job:
     window: tuple[float, float] | None = None
     place: str | None = None                     # LAT,LON or none
     date: str | None = None                      # YYYY-MM-DD or none
+    offset: float = 0                            # of Sentinel-2's digital numbers in an archive
     fill: bool = False
     want: str | None = None
     samples: int = 1
@@ -126,6 +127,8 @@ def check_settings(job: Job) -> None:
         raise ValueError(f"--want {job.want!r}: names nothing; name products or rows, or leave it out for all that is not given")
     if job.window is not None and not (job.inputs or job.archive):
         raise ValueError("--window chooses a square from --input or --archive, and neither is there; leave it out")
+    if job.archive is None and job.offset:
+        raise ValueError("--offset is for an archive; with --input write S2L1C=PATH,offset=1000")
     if job.archive is None and (job.given or job.patch):
         raise ValueError("--given and --patch choose from an archive; with --input every layer named is given")
 
@@ -144,10 +147,9 @@ def given_scene(job: Job, table: Table) -> Scene:
     if job.archive is not None and job.cell is not None:
         rows = table.select(str(job.given))
         return read_cell(job.archive, job.cell, given=[row for row in rows if table[row].is_image], table=table, patch=job.patch,
-                         window=job.window, place=place, date=date, fill=job.fill)
+                         window=job.window, place=place, date=date, fill=job.fill, offset=job.offset)
     if job.inputs:
-        inputs = [parse_input(text) for text in job.inputs]
-        return read_scene(inputs, table=table, window=job.window, place=place, date=date, fill=job.fill)
+        return read_scene(job.inputs, table=table, window=job.window, place=place, date=date, fill=job.fill)
     vectors = {"place": (place, parse_place), "date": (date, parse_date)}
     layers = {row: parse(text) for row, (text, parse) in vectors.items() if text not in (None, "none")}
     return Scene(layers, table=table, name="-and-".join(layers) or "unconditional")

@@ -36,19 +36,20 @@ class Product:
 
 def read_cell(
     root: Path, cell: str, *, given: Iterable[str], table: Table = TABLE, patch: tuple[int, int] | None = None,
-    window: tuple[float, float] | None = None, place: Place = None, date: Date = None, fill: bool = False,
+    window: tuple[float, float] | None = None, place: Place = None, date: Date = None, fill: bool = False, offset: float = 0,
 ) -> Scene:
     """The given rows (or products) over one square of a cell, with its place and date.
 
     The square is the cell's middle, or one of its patches (row from the north, column from the west), or at `window` (easting, northing
     of its top left corner). It depends on the cell alone, not on what is given. The date is halfway between the days of the radar and
-    the optical product. Raises ValueError for a name that is no cell, and for a product that isn't there.
+    the optical product. `offset` is taken off Sentinel-2's digital numbers. Raises ValueError for a name that is no cell, and for a
+    product that isn't there.
     """
     there = products(root, checked_cell(cell), table)
     rows = [row for row in table.select(given) if table[row].is_image]
     if not rows:
         raise ValueError(f"cell {cell}: no layer with pixels is given; give one of {', '.join(there)}")
-    plans = planned(inputs_of(root, cell, rows, there, table), table)
+    plans = planned(inputs_of(root, cell, rows, there, table, offset), table)
     square = square_of(root, cell, there, table, patch, window)
     days = days_said((name, one.path, {}) for name, one in there.items())
     name = cell if patch is None else f"{cell}_{patch[0]}_{patch[1]}"
@@ -113,7 +114,7 @@ def newest(found: list[tuple[Path, str]]) -> Product | None:
     return Product(path, id_, tuple(other for _, other in others))
 
 
-def inputs_of(root: Path, cell: str, rows: Iterable[str], there: Mapping[str, Product], table: Table) -> list[Input]:
+def inputs_of(root: Path, cell: str, rows: Iterable[str], there: Mapping[str, Product], table: Table, offset: float = 0) -> list[Input]:
     """An input a product where all its rows are given, else an input a row; ValueError for what isn't on disk."""
     wanted: dict[str, list[str]] = {}
     for row in rows:
@@ -123,7 +124,7 @@ def inputs_of(root: Path, cell: str, rows: Iterable[str], there: Mapping[str, Pr
         raise ValueError(f"{root}: cell {cell} has no {', '.join(absent)} on disk; there are {', '.join(there)}: "
                          f"give only these, or download what is missing")
     return [
-        Input(asked, there[name].path, ESRI.get(name, {}))
+        Input(asked, there[name].path, {**ESRI.get(name, {}), **({"offset": f"{offset:g}"} if offset and name.startswith("S2") else {})})
         for name, some in wanted.items()
         for asked in ([name] if len(some) == len(table.select(name)) else some)
     ]

@@ -87,33 +87,33 @@ def is_there(path: Path) -> bool:
 
 
 def read_scene(
-    inputs: Sequence[Input], *, table: Table = TABLE, window: tuple[float, float] | None = None, place: Place = None, date: Date = None,
-    fill: bool = False, name: str | None = None,
+    inputs: Sequence[Input | str], *, table: Table = TABLE, window: tuple[float, float] | None = None, place: Place = None,
+    date: Date = None, fill: bool = False, name: str | None = None,
 ) -> Scene:
     """The layers of the inputs over one square of ground, each on its own grid, with the place and the date where they can be found.
 
-    The scene's CRS is the first input's (its UTM zone if that one is geographic). The square is the middle of the first input, or at
-    `window` (easting, northing of its top left corner in the scene's CRS). `place` and `date` override what the files say; "none"
-    leaves them out. `fill` makes up to 5 % of missing pixels from the nearest. Warnings are CopgenWarning, and in the scene's notes.
+    An input may be the text that `parse_input` takes. The scene's CRS is the first input's (its UTM zone if that one is geographic).
+    The square is the middle of the first input, or at `window` (easting, northing of its top left corner in the scene's CRS). `place`
+    and `date` override what the files say; "none" leaves them out. `fill` makes up to 5 % of missing pixels from the nearest. Warnings
+    are CopgenWarning, and in the scene's notes.
 
     Raises ValueError, in one sentence with the file and the way out, for whatever can't be read as what it is said to be.
     """
-    plans = planned(inputs, table)
+    named = [parse_input(one) if isinstance(one, str) else one for one in ([inputs] if isinstance(inputs, str) else inputs)]
+    plans = planned(named, table)
     first = plans[0][1].first
     crs = squares.scene_crs(first)
     square = squares.choose(first, crs, table.footprint, corner_step(table), window)
-    return read_onto(square, plans, table=table, place=place, date=date, fill=fill, name=name or scene_name(inputs[0].path, table))
+    return read_onto(square, plans, table=table, place=place, date=date, fill=fill, name=name or scene_name(named[0].path))
 
 
-def scene_name(path: Path, table: Table = TABLE) -> str:
-    """What a scene of this input is called, where it lies: the file's or folder's name without its ending.
+def scene_name(path: Path) -> str:
+    """What a scene of this input is called: the file's or folder's name without its ending.
 
-    A name that only says which product or row it is (`DEM.tif`, `S2L2A_10m.tif`, `LULC`) gives way to that of the folder around it. It
-    is a plain name also where the path is `.` or `..`, as it becomes a folder itself.
+    It becomes a folder itself, so it is a plain name also where the path is `.` or `..`, or the file `...tif`.
     """
     place = Path(os.path.abspath(path))          # noqa: PTH100 - resolve() would follow links
-    names = (one.stem for one in (place, *place.parents))
-    return next((name for name in names if name.strip(".") and not any(table[row].is_image for row in table.called(name))), "scene")
+    return next((one.stem for one in (place, *place.parents) if one.stem.strip(".")), "scene")
 
 
 def corner_step(table: Table) -> int:
@@ -258,6 +258,8 @@ def other_product(raster: Raster, product: str) -> str | None:
     level = re.search(r"S2[A-Z]_MSI(L1C|L2A)_", path)
     if level and product in ("S2L1C", "S2L2A") and not product.endswith(level.group(1)):
         return f"its product name says {level.group(1)}"
+    if product == "S2L2A" and any((text or "").upper() in ("B10", "B10_CIRRUS") for text in raster.descriptions):
+        return "it has a band B10, which only L1C has"
     ground_range = re.search(r"S1[A-Z]_[A-Z0-9]{2}_GRD", path) and "rtc" not in path.lower()
     if product == "S1RTC" and (ground_range or any("sigma0" in (text or "").lower() for text in raster.descriptions)):
         return "its name says sigma-naught of ground range data (GRD), which lies about 1 dB lower: use terrain-corrected gamma-naught"

@@ -164,7 +164,7 @@ def native_bounds(raster: Raster) -> tuple[float, float, float, float]:
 
 def in_words(bounds: tuple[float, float, float, float]) -> str:
     return "left {:.7g}, bottom {:.7g}, right {:.7g}, top {:.7g}".format(*bounds) if max(map(abs, bounds)) <= 360 else (
-        "left {:.1f}, bottom {:.1f}, right {:.1f}, top {:.1f}".format(*bounds))
+        "left {:.3f}, bottom {:.3f}, right {:.3f}, top {:.3f}".format(*bounds))      # as --window would have to be typed
 
 
 def window_over(raster: Raster, square: Footprint, margin: int = 2) -> Window:
