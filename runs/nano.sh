@@ -11,6 +11,8 @@ for row in dem lulc cloud_mask s1rtc s2l1c_10m s2l1c_20m s2l1c_60m s2l2a_10m s2l
     copgen train-vae $row --recipe $RECIPE --data "$WORK/codec-worlds" --out "$WORK/vae/$row" --resume --set train_vae.how.steps=$steps
 done
 copgen encode --recipe $RECIPE --vaes "$WORK/vae" --data synthetic:2560..11776 --workers 2 --out "$WORK/latents"
-copgen train --recipe recipes/nano-first.toml --latents "$WORK/latents" --vaes "$WORK/vae" --out "$WORK/first" --half --resume --stop 2000
-copgen train --recipe $RECIPE --init "$WORK/first/model" --latents "$WORK/latents" --vaes "$WORK/vae" --out "$WORK/run" --half --resume
+data=(--latents "$WORK/latents" --vaes "$WORK/vae" --half --resume)
+copgen train --recipe recipes/nano-first.toml "${data[@]}" --out "$WORK/first" --stop 2000
+copgen train --recipe recipes/nano-second.toml "${data[@]}" --init "$WORK/first/model" --out "$WORK/second"
+copgen train --recipe $RECIPE "${data[@]}" --init "$WORK/second/model" --out "$WORK/run"
 python benchmarks/nano.py --model "$WORK/run/model"
