@@ -51,3 +51,19 @@ def test_a_training_stopped_early_is_the_beginning_of_the_whole(tmp_path: Path) 
     whole, stopped = run("whole"), run("parts", stop=5)
     assert not torch.equal(whole["weight"], stopped["weight"])
     assert torch.equal(whole["weight"], run("parts", resume=True)["weight"])
+
+
+def test_rows_of_one_grid_see_each_other_and_a_clean_one_is_seen_whole() -> None:
+    init, refined = UViT(TINY, replace(PLAIN, refine=8)), UViT(TINY, replace(PLAIN, refine=8, beside=True))
+    assert start_from(refined, init) and set(refined.refine["s2l2a_20m"].beside) == {"s2l1c_20m"} and not refined.refine["dem"].beside
+    nn.init.ones_(refined.refine["s2l2a_20m"].beside["s2l1c_20m"].weight)
+    nn.init.ones_(refined.refine["s2l2a_20m"].conv_out.weight)
+    latents = {row: torch.randn(1, *TINY.latent_shape(row)) for row in TINY.names}
+
+    def change(time: float) -> float:
+        """How much the L2A prediction moves with the L1C latent, past what the tokens carry."""
+        times = {row: torch.full((1,), time if row == "s2l1c_20m" else 500.0) for row in TINY.names}
+        with torch.no_grad():
+            return float((refined(latents, times)["s2l2a_20m"] - init(latents, times)["s2l2a_20m"]).abs().mean())
+
+    assert change(0.0) > 5 * change(1000.0)      # noise is faded to alpha, 0.07, of itself

@@ -169,7 +169,8 @@ def test_any_layers_make_a_sheet(want: str, count: int) -> None:
 
 def test_another_footprint_has_its_own_scale() -> None:
     beta = Table(rows=(TABLE["dem"], TABLE["s2l2a_10m"]), footprint=2400)
-    sheet = contact_sheet(scene(0, beta).only("dem"), [scene(1, beta).only("s2l2a_10m")], scale=1)
+    wide = Footprint(UTM.crs, UTM.left, UTM.top, 2400)
+    sheet = contact_sheet(scene(0, beta, wide).only("dem"), [scene(1, beta, wide).only("s2l2a_10m")], scale=1)
     assert sheet.width > 2 * TILE
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -29,6 +29,7 @@ class BackboneConfig:
     # the noise is made. A small network can't copy nearly pure noise well enough: the x_0 of a noise prediction errs by 15 times there.
     prediction: Literal["noise", "velocity"] = "noise"
     refine: int = 0                              # width of a small convolution over each image row's grid after its head; 0: none
+    beside: bool = False                         # whether that convolution also sees the rows of the same grid, faded as they are noisy
 
     def __post_init__(self) -> None:
         if self.width > 2**14 or self.depth > 2**9:
@@ -62,7 +63,9 @@ class UViT(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.ModuleDict({name: nn.Linear(width, values_per_token(table, name)) for name in names})
         images = [name for name in names if table[name].is_image and self.config.refine]
-        self.refine = nn.ModuleDict({name: Refinement(table.latent_shape(name)[0], config.refine) for name in images})
+        beside = {name: [other for other in images if config.beside and other != name
+                         and table.latent_shape(other) == table.latent_shape(name)] for name in images}
+        self.refine = nn.ModuleDict({name: Refinement(table.latent_shape(name)[0], config.refine, beside[name]) for name in images})
         self.apply(initialise)
         for name in names:
             nn.init.trunc_normal_(self.position[name], std=0.02)
@@ -82,7 +85,8 @@ class UViT(nn.Module):
         x = self.trunk(torch.cat(tokens, dim=1))                                   # [B, all tokens, D]
         parts = x.split([part.shape[1] for part in tokens], dim=1)
         heads = {name: self.unpatchify(name, part[:, 1:]) for name, part in zip(names, parts, strict=True)}
-        heads |= {name: layer(latents[name], heads[name], times[name]) for name, layer in self.refine.items() if name in heads}
+        shown = {name: faded(latents[name], times[name]) for name in names if self.config.beside and name in self.refine}
+        heads |= {name: layer(latents[name], heads[name], times[name], shown) for name, layer in self.refine.items() if name in heads}
         return heads if self.config.prediction == "noise" else {name: noise_of(heads[name], latents[name], times[name]) for name in names}
 
     def tokens(self, name: str, latent: Tensor, time: Tensor) -> Tensor:
@@ -117,8 +121,11 @@ class UViT(nn.Module):
 class Refinement(nn.Module):
     """What a head of few, large patches misses: a few convolutions over the row's grid, across the borders of its patches."""
 
-    def __init__(self, channels: int, width: int, clock: int = 32) -> None:
+    def __init__(self, channels: int, width: int, beside: Iterable[str] = (), clock: int = 32) -> None:
         super().__init__()
+        self.beside = nn.ModuleDict({name: nn.Conv2d(channels, width, 3, padding=1, bias=False) for name in beside})
+        for layer in self.beside.values():
+            nn.init.zeros_(layer.weight)         # type: ignore[arg-type]
         self.clock = nn.Linear(clock, width)
         self.conv_in = nn.Conv2d(2 * channels, width, 3, padding=1)
         self.conv_mid = nn.Conv2d(width, width, 3, padding=1)
@@ -126,9 +133,13 @@ class Refinement(nn.Module):
         nn.init.zeros_(self.conv_out.weight)     # a head starts as if it stood alone
         nn.init.zeros_(self.conv_out.bias)       # type: ignore[arg-type]
 
-    def forward(self, latent: Tensor, head: Tensor, time: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, head: Tensor, time: Tensor, shown: Mapping[str, Tensor]) -> Tensor:
         clock = self.clock(time_embedding(time, self.clock.in_features).to(head.dtype))[:, :, None, None]
-        h = F.silu(self.conv_in(torch.cat([latent.to(head.dtype), head], dim=1)) + clock)
+        h = self.conv_in(torch.cat([latent.to(head.dtype), head], dim=1)) + clock
+        for name, layer in self.beside.items():
+            if name in shown:
+                h = h + layer(shown[name].to(head.dtype))
+        h = F.silu(h)
         return head + self.conv_out(F.silu(self.conv_mid(h)))
 
 
@@ -194,6 +205,11 @@ def noise_of(velocity: Tensor, latent: Tensor, time: Tensor) -> Tensor:
     """The noise in x_t from its velocity: eps = sigma x_t + alpha v; float32."""
     alpha, sigma = (value.view(-1, *[1] * (latent.ndim - 1)) for value in SCHEDULE.alpha_sigma_of(time))
     return sigma * latent.float() + alpha * velocity.float()
+
+
+def faded(latent: Tensor, time: Tensor) -> Tensor:
+    """A latent by how much signal is in it: itself when clean, next to nothing when it is noise."""
+    return latent * SCHEDULE.alpha_sigma_of(time)[0].view(-1, *[1] * (latent.ndim - 1)).to(latent.dtype)
 
 
 def patch_embedding(table: Table, name: str, width: int) -> nn.Conv2d:

@@ -163,8 +163,9 @@ def native_bounds(raster: Raster) -> tuple[float, float, float, float]:
 
 
 def in_words(bounds: tuple[float, float, float, float]) -> str:
-    return "left {:.7g}, bottom {:.7g}, right {:.7g}, top {:.7g}".format(*bounds) if max(map(abs, bounds)) <= 360 else (
-        "left {:.3f}, bottom {:.3f}, right {:.3f}, top {:.3f}".format(*bounds))      # as --window would have to be typed
+    digits = 7 if max(map(abs, bounds)) <= 360 else 3              # degrees, or metres as --window would have to be typed
+    left, bottom, right, top = (f"{value:.7g}" if digits == 7 else str(round(value, digits)) for value in bounds)
+    return f"left {left}, bottom {bottom}, right {right}, top {top}"
 
 
 def window_over(raster: Raster, square: Footprint, margin: int = 2) -> Window:
