@@ -14,5 +14,6 @@ copgen encode --recipe $RECIPE --vaes "$WORK/vae" --data synthetic:2560..11776 -
 data=(--latents "$WORK/latents" --vaes "$WORK/vae" --half --resume)
 copgen train --recipe recipes/nano-first.toml "${data[@]}" --out "$WORK/first" --stop 2000
 copgen train --recipe recipes/nano-second.toml "${data[@]}" --init "$WORK/first/model" --out "$WORK/second"
-copgen train --recipe $RECIPE "${data[@]}" --init "$WORK/second/model" --out "$WORK/run"
+copgen train --recipe recipes/nano-third.toml "${data[@]}" --init "$WORK/second/model" --out "$WORK/third"
+copgen train --recipe $RECIPE "${data[@]}" --init "$WORK/third/model" --out "$WORK/run"
 python benchmarks/nano.py --model "$WORK/run/model"
