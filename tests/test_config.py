@@ -11,8 +11,8 @@ from copgen.backbone import UViT
 from copgen.codec import CodecConfig
 from copgen.config import dump, load, parse
 from copgen.modalities import TABLE
-from copgen.recipe import CodecSizes, Recipe, read_recipe
-from copgen.training import Optimisation
+from copgen.training.loop import Optimisation
+from copgen.training.recipe import CodecSizes, Recipe, read_recipe
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 TEXT = """

@@ -10,8 +10,8 @@ from conftest import TINY
 from torch import nn
 
 from copgen.backbone import BackboneConfig, UViT
-from copgen.train_backbone import start_from
-from copgen.training import Optimisation, train
+from copgen.training.backbone import start_from
+from copgen.training.loop import Optimisation, train
 
 PLAIN = BackboneConfig(32, 2, 2)
 

@@ -16,7 +16,7 @@ RUN = """
 import sys
 from pathlib import Path
 import torch
-from copgen.training import Optimisation, train
+from copgen.training.loop import Optimisation, train
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

@@ -10,15 +10,13 @@ LAYERS = [
     {"modalities"},
     {"scene", "codec", "backbone", "shards"},
     {"store", "published", "model", "synthetic", "reading", "majortom", "writing", "pictures", "drawing", "sheet"},
-    {"training", "recipe", "sources", "encode", "train_vae", "train_backbone", "job"},
+    {"training", "job"},
     {"cli"},
 ]
 ARROWS = {                                       # within a layer, and one upwards: Scene.save
     ("scene", "writing"),
     ("published", "store"), ("model", "store"), ("model", "published"), ("majortom", "reading"), ("pictures", "drawing"),
     ("sheet", "pictures"), ("sheet", "drawing"),
-    ("recipe", "training"), ("encode", "sources"), ("train_vae", "recipe"), ("train_vae", "sources"), ("train_vae", "training"),
-    ("train_backbone", "recipe"), ("train_backbone", "training"),
 }
 READING = [                                      # inside reading, strictly: no arrows
     {"rasters", "acquired", "units"},

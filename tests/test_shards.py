@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from conftest import TINY, tiny_codec
 
-from copgen.encode import encode, moments_of
 from copgen.shards import open_shards, write_shards
-from copgen.sources import Stored, Worlds, open_source, pack, packed_layers, unpack
+from copgen.training.encode import encode, moments_of
+from copgen.training.sources import Stored, Worlds, open_source, pack, packed_layers, unpack
 
 META = {"kind": "test", "rows": ["a", "b"]}
 ROWS = ("a", "b")

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from copgen import diffusion
 from copgen.backbone import BackboneConfig, UViT
 from copgen.codec import CodecConfig, KLCodec
-from copgen.encode import encode
 from copgen.modalities import Table
-from copgen.recipe import BackboneTraining, CodecSizes, CodecTraining, Geometry, Recipe
 from copgen.shards import Shards, write_shards
-from copgen.sources import Stored, Worlds, open_source, packed_layers
 from copgen.store import load_codec
-from copgen.train_backbone import channel_weights, clean_rows, drawn_latents, train_backbone
-from copgen.train_vae import kl, measured_scaling_factor, pixel_reader, train_vae, turned
-from copgen.training import Optimisation, batch_of, train, update_average
+from copgen.training.backbone import channel_weights, clean_rows, drawn_latents, train_backbone
+from copgen.training.encode import encode
+from copgen.training.loop import Optimisation, batch_of, train, update_average
+from copgen.training.recipe import BackboneTraining, CodecSizes, CodecTraining, Geometry, Recipe
+from copgen.training.sources import Stored, Worlds, open_source, packed_layers
+from copgen.training.vae import kl, measured_scaling_factor, pixel_reader, train_vae, turned
 
 HOW = Optimisation(steps=20, batch=4, learning_rate=0.05, decay_power=1.0, warm_up=3, ema=0.9, clip=1.0, seed=3)
 SAMPLES = 10
@@ -323,7 +323,7 @@ def test_the_backbone_learns(moments: Shards, tmp_path: Path) -> None:
 
 def test_the_backbones_training_goes_on_bit_for_bit(moments: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = replace(RECIPE, train=BackboneTraining(replace(QUICK, steps=4), clean_conditions=0.5))
-    monkeypatch.setattr("copgen.train_backbone.train", lambda *args, **options: train(*args, **options, save_every=2, log_every=1))
+    monkeypatch.setattr("copgen.training.backbone.train", lambda *args, **options: train(*args, **options, save_every=2, log_every=1))
     train_backbone(short, moments, CODECS, tmp_path / "straight")
 
     def killed(step: int, *_: object) -> None:
@@ -378,7 +378,7 @@ def test_a_backbone_learns_with_natural_channels(moments: Shards, shortcuts: dic
 
 def test_the_velocitys_error_is_the_noises_over_alpha_squared(moments: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At one time for all, so that the factor is known."""
-    monkeypatch.setattr("copgen.train_backbone.draw_times", lambda rows, batch, generator: {
+    monkeypatch.setattr("copgen.training.backbone.draw_times", lambda rows, batch, generator: {
         row: torch.full((batch,), 700) for row in rows})
     noise, velocity = (first_losses(replace(RECIPE, train=BackboneTraining(weighting=weighting)), moments, CODECS, tmp_path / weighting)
                        for weighting in ("noise", "velocity"))

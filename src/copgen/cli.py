@@ -220,9 +220,9 @@ def synthesize(
             save_scene(scene, out / scene.name, overwrite=overwrite)
             print(out / scene.name)
         return
-    from copgen.recipe import read_recipe
     from copgen.shards import write_shards
-    from copgen.sources import Worlds, packed_layers
+    from copgen.training.recipe import read_recipe
+    from copgen.training.sources import Worlds, packed_layers
 
     table = read_recipe(recipe).modalities if recipe else TABLE
     source = Worlds(seed, seed + worlds, table, workers)
@@ -242,9 +242,9 @@ def train_vae(
     set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override the recipe, e.g. train_vae.how.steps=100.")] = None,
 ) -> None:
     """Train one row's codec (VAE)."""
-    from copgen.recipe import read_recipe
-    from copgen.sources import open_source
-    from copgen.train_vae import train_vae as train
+    from copgen.training.recipe import read_recipe
+    from copgen.training.sources import open_source
+    from copgen.training.vae import train_vae as train
 
     plan = read_recipe(recipe, tuple(set or ()))
     (name,) = exactly_one(plan.modalities.select(row), row)
@@ -261,10 +261,10 @@ def encode(
     workers: Annotated[int, typer.Option(help="Processes that make worlds.")] = 1,
 ) -> None:
     """Encode samples once for the training of the backbone."""
-    from copgen.encode import encode as encode_all
-    from copgen.recipe import read_recipe
-    from copgen.sources import open_source
     from copgen.store import load_codec
+    from copgen.training.encode import encode as encode_all
+    from copgen.training.recipe import read_recipe
+    from copgen.training.sources import open_source
 
     table = read_recipe(recipe).modalities
     codecs = {row: load_codec(vaes / row) for row in table.images}
@@ -287,12 +287,12 @@ def train(
     set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override the recipe, e.g. train.how.steps=100.")] = None,
 ) -> None:
     """Train the backbone, and leave a model folder in OUT/model that `copgen generate --model` takes."""
-    from copgen.encode import check_codecs
     from copgen.model import CopGen
-    from copgen.recipe import read_recipe
     from copgen.shards import open_shards
     from copgen.store import load_codec, save_model
-    from copgen.train_backbone import train_backbone
+    from copgen.training.backbone import train_backbone
+    from copgen.training.encode import check_codecs
+    from copgen.training.recipe import read_recipe
 
     plan = read_recipe(recipe, tuple(set or ()))
     table, shards = plan.modalities, open_shards(latents)

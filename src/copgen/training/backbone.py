@@ -15,9 +15,9 @@ from copgen.codec import KLCodec, draw
 from copgen.config import dump
 from copgen.diffusion import SCHEDULE, draw_times, loss, noised
 from copgen.modalities import Table
-from copgen.recipe import Recipe
 from copgen.shards import Shards
-from copgen.training import Report, start_run, train
+from copgen.training.loop import Report, start_run, train
+from copgen.training.recipe import Recipe
 
 
 def train_backbone(recipe: Recipe, shards: Shards, codecs: Mapping[str, KLCodec], folder: Path, *, init: UViT | None = None,

@@ -14,7 +14,7 @@ from copgen.codec import KLCodec
 from copgen.files import sha256
 from copgen.modalities import Table
 from copgen.shards import Shards, write_shards
-from copgen.sources import Source
+from copgen.training.sources import Source
 
 
 def encode(source: Source, codecs: Mapping[str, KLCodec], table: Table, folder: Path, *, per_shard: int = 256,

@@ -11,7 +11,7 @@ from copgen.backbone import BackboneConfig
 from copgen.codec import CodecConfig
 from copgen.config import load
 from copgen.modalities import TABLE, Table
-from copgen.training import Optimisation
+from copgen.training.loop import Optimisation
 
 STRICT: dict[str, str] = {"extra": "forbid"}
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from copgen.codec import KLCodec, draw
 from copgen.config import dump
-from copgen.recipe import Recipe
-from copgen.sources import Source
 from copgen.store import save_codec
-from copgen.training import Report, start_run, train
+from copgen.training.loop import Report, start_run, train
+from copgen.training.recipe import Recipe
+from copgen.training.sources import Source
 
 
 def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, resume: bool = False, report: Report | None = None) -> KLCodec:
