@@ -1,9 +1,13 @@
 """What would twelve layers of one place look like if we knew how they hang together? A seeded synthetic Earth.
 
-A world is drawn from causes to effects: place and date, climate and sun; terrain, water, parcels and land cover; green leaves, snow and
-moisture; reflectance, atmosphere, clouds and radar; at last each row at its own resolution, averaged from a truth at 10 m. Each step has a
-random stream of its own. It is an instrument and a teaching world, not the Earth: longitude, for one, says only which part of the land a
-place is in, and with it how wet and how rugged the place tends to be.
+A world is drawn from causes to effects: place and date, and the climate and sun that follow from them (`setting`); terrain with its rivers,
+then land cover (`ground`); then all that is observed (`render`): the weather of those weeks, parcels and towns, green leaves, snow and
+moisture, reflectance, atmosphere, clouds and radar, at last each row at its own resolution, averaged from a truth at 10 m. Each step has a
+random stream of its own, and each takes nothing from the steps before it that the layers do not show, so that it can be drawn again for
+given layers: `render` with another seed is a draw given place, date, terrain and land cover.
+
+It is an instrument and a teaching world, not the Earth. Latitude and season carry climate, sun and snow; longitude says only how wet
+and rugged that part of the Earth is, how far from the sea, and which coast is near.
 """
 
 from __future__ import annotations
@@ -19,12 +23,13 @@ from copgen.modalities import TABLE, Table
 from copgen.scene import Footprint, Scene
 from copgen.synthetic.fields import PIXEL, Array, averaged, stream
 from copgen.synthetic.ground import BUILT, TREES, Ground, ground
+from copgen.synthetic.plan import plan
 from copgen.synthetic.radar import backscatter
-from copgen.synthetic.setting import Setting, setting
+from copgen.synthetic.setting import Setting, setting, under_weather
 from copgen.synthetic.sky import observe
 from copgen.synthetic.surface import reflectance
 
-__all__ = ["region", "world", "worlds"]
+__all__ = ["ground", "region", "render", "setting", "world", "worlds"]
 
 RESOLUTIONS = (10, 20, 30, 60)
 
@@ -53,22 +58,32 @@ def region(seed: int, side: int = 1920) -> tuple[dict[str, NDArray[Any]], Footpr
     if side <= 0 or side % max(RESOLUTIONS):
         raise ValueError(f"side {side} m: a world's side is a multiple of 60 m, such as 1920, 2880 or 10680")
     where = setting(seed, side)
-    land = ground(where, int(side / PIXEL))
-    surface, green, snow = reflectance(where, land)
-    l1c, l2a, mask = observe(where, surface)
+    return render(where, ground(where)), where.footprint
+
+
+def render(where: Setting, land: Ground, seed: int | None = None) -> dict[str, NDArray[Any]]:
+    """All twelve layers as observed at a place and date over given ground: everything but place, date and land cover drawn anew.
+
+    With the setting's own seed (None) it is the world of that seed. With another one it is a draw from the distribution of all
+    observations given place, date, terrain and land cover: the weather, parcels, plants, soils, snow, sky and noise are others.
+    """
+    seed = where.seed if seed is None else seed
+    now, lots = under_weather(where, seed), plan(land, seed)
+    surface, green, snow = reflectance(now, land, lots, seed)
+    l1c, l2a, mask = observe(now, surface, seed)
     layers: dict[str, NDArray[Any]] = {
         "place": np.array(where.footprint.centre),
         "date": np.array([where.date], "datetime64[D]"),
-        "dem": elevation(where, land),
+        "dem": elevation(land, seed),
         "lulc": land.lulc[None],
         "cloud_mask": mask[None],
-        "s1rtc": backscatter(where, land, green, snow).astype(np.float32),
+        "s1rtc": backscatter(now, land, lots, green, snow, seed).astype(np.float32),
     }
     for product, bands in (("S2L1C", l1c), ("S2L2A", l2a)):
         for row in TABLE.rows:
             if row.product == product:
                 layers[row.name] = digital_numbers(np.stack([bands[band] for band in row.bands]), int(row.resolution or 10))
-    return layers, where.footprint
+    return layers
 
 
 def digital_numbers(reflectances: Array, resolution: int) -> NDArray[np.float32]:
@@ -76,9 +91,9 @@ def digital_numbers(reflectances: Array, resolution: int) -> NDArray[np.float32]
     return np.clip(np.round(averaged(reflectances, int(resolution / PIXEL)) * 10_000), 1, 19_999).astype(np.float32)
 
 
-def elevation(where: Setting, land: Ground) -> NDArray[np.float32]:
+def elevation(land: Ground, seed: int) -> NDArray[np.float32]:
     """The surface that a DEM from radar shows, at 30 m: ground, part of the trees' and houses' height, and noise."""
-    rng = stream(where.seed, "dem")
+    rng = stream(seed, "dem")
     tall = np.where(land.lulc == TREES, rng.uniform(2, 14), np.where(land.lulc == BUILT, rng.uniform(1, 5), 0.0))
     metres = averaged(land.height + tall, 3)
     noise = rng.standard_normal(metres.shape) * rng.uniform(0.1, 0.6)

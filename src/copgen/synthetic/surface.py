@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from copgen.synthetic.fields import Array, fields, logistic, ramp, smooth, stream
 from copgen.synthetic.ground import BARE, BUILT, CLOUDS, CROPS, FLOODED, ICE, RANGE, TREES, WATER, Ground
+from copgen.synthetic.plan import Plan
 from copgen.synthetic.setting import Setting
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
@@ -43,13 +44,13 @@ TABLE = np.array([SPECTRA[name] for name in NAMES])                             
 DRYING = np.array([.75, .75, .8, .85, .9, .9, .95, .95, 1., 1.05, 1.35, 1.5], np.float32)     # how much moisture darkens soil, by band
 
 
-def reflectance(where: Setting, land: Ground) -> tuple[Array, Array, Array]:
+def reflectance(where: Setting, land: Ground, lots: Plan, seed: int) -> tuple[Array, Array, Array]:
     """Surface reflectance [12, side, side] under a clear sky, and the green cover and snow cover [side, side] that are in it."""
-    rng = stream(where.seed, "surface")
+    rng = stream(seed, "surface")
     side = land.height.shape[0]
-    texture = fields(rng, side, 4, slope=float(rng.uniform(1.8, 2.6)), longest=3000.0)
-    green, kind = greenness(rng, where, land, texture)
-    shares = mixture(rng, where, land, green, kind, texture).astype(np.float32)
+    texture = fields(rng, side, 4, slope=float(rng.uniform(1.3, 2.4)), longest=3000.0)
+    green, kind = greenness(rng, where, land, lots, texture)
+    shares = mixture(rng, where, land, lots, green, kind, texture).astype(np.float32)
     snow = snow_cover(rng, where, land, texture[3])
     spectra = varied_spectra(rng)
     total = np.tensordot(spectra, shares, axes=(0, 0))                                        # [12, side, side]
@@ -57,10 +58,10 @@ def reflectance(where: Setting, land: Ground) -> tuple[Array, Array, Array]:
     dry_land = (1 - green) * (land.lulc != WATER) * (land.lulc != ICE)
     total *= 1 - np.float32(0.32) * DRYING[:, None, None] * (moisture * dry_land).astype(np.float32)
     managed = np.select([land.lulc == CROPS, land.lulc == TREES, land.lulc == RANGE], [1.0, 0.5, 0.3], 0.0)  # fields, stands, pastures
-    plot = rng.normal(0, 1, (2, int(land.parcel.max()) + 1))[:, land.parcel] * managed
-    lot = rng.normal(0, 1, int(land.block.max()) + 1)[land.block] * (land.lulc == BUILT)
+    plot = rng.normal(0, 1, (2, int(lots.parcel.max()) + 1))[:, lots.parcel] * managed
+    lot = rng.normal(0, 1, int(lots.block.max()) + 1)[lots.block] * (land.lulc == BUILT)
     rough = np.where(land.lulc == WATER, 0.06, np.where(land.lulc == TREES, 0.13, 0.09))
-    total *= np.exp(rough * texture[0] + 0.10 * plot[0] + 0.28 * lot).astype(np.float32)      # brightness
+    total *= np.exp(rough * texture[0] + 0.14 * plot[0] + 0.28 * lot).astype(np.float32)      # brightness
     tilt = (0.05 * texture[1] + 0.06 * plot[1]).astype(np.float32)
     total *= np.exp(np.linspace(-1, 1, 12, dtype=np.float32)[:, None, None] * tilt)           # colour
     snow = snow.astype(np.float32)
@@ -74,7 +75,7 @@ def reflectance(where: Setting, land: Ground) -> tuple[Array, Array, Array]:
 def varied_spectra(rng: Generator) -> Array:
     """This world's endmembers: each somewhat brighter, steeper and wavier than the table's."""
     axis = np.linspace(-1, 1, len(BANDS))
-    level, slope, bow = rng.normal(0, 1, (3, len(NAMES), 1)) * np.array([0.16, 0.09, 0.06])[:, None, None]
+    level, slope, bow = rng.normal(0, 1, (3, len(NAMES), 1)) * np.array([0.24, 0.13, 0.07])[:, None, None]
     return (TABLE * np.exp(level + slope * axis + bow * (axis**2 - 0.4))).astype(np.float32)
 
 
@@ -83,16 +84,16 @@ def varied_snow(rng: Generator) -> Array:
     return (1 - age) * TABLE[NAMES.index("snow")] + age * TABLE[NAMES.index("old ice")]
 
 
-def greenness(rng: Generator, where: Setting, land: Ground, texture: Array) -> tuple[Array, Array]:
+def greenness(rng: Generator, where: Setting, land: Ground, lots: Plan, texture: Array) -> tuple[Array, Array]:
     """Share of green leaves, 0..1, at the date, and a number 0..1 a parcel that says what grows there."""
-    count = int(land.parcel.max()) + 1
+    count = int(lots.parcel.max()) + 1
     kind = rng.random(count)
     growth = where.growth
     evergreen = logistic((where.annual - 19) / 2 if where.wetness > 0.6 else -2.0)
     leaves = 0.45 + 0.48 * max(growth, float(evergreen))
     conifers = float(where.annual < 9) * (0.5 + 0.45 * ramp(np.array(9 - where.annual), 0, 9))
     trees = conifers * 0.80 + (1 - conifers) * leaves + 0.05 * texture[1]
-    trees = trees * (0.45 + 0.55 * np.clip(where.wetness * 2.2, 0, 1))
+    trees = trees * (0.40 + 0.60 * np.clip(where.wetness * 2.2, 0, 1)) * (1 - 0.4 * rng.beta(1, 2))          # stands may be open
     grass = (0.10 + 0.75 * growth * np.clip(0.15 + 1.4 * where.wetness, 0, 1)) + 0.10 * texture[1] + 0.10 * land.wet
     season = where.season
     winter_crop = np.exp(-(((season - 120 - 25 * kind) / 52) ** 2)) + 0.35 * np.exp(-(((season - 325) / 40) ** 2))
@@ -102,23 +103,25 @@ def greenness(rng: Generator, where: Setting, land: Ground, texture: Array) -> t
     crop = np.where(kind < winter_share, winter_crop, summer_crop) * (0.35 + 0.65 * max(where.rain, 0.6 * float(where.wetness > 0.4)))
     crop = np.where(abs(where.lat) < 26, 0.75 * tropical, crop) * float(logistic((where.temperature(10) - 3) / 1.5))
     crop = 0.06 + 0.88 * np.where(kind > 0.86, 0.3 + 0.6 * growth, crop)                     # some parcels are meadows
-    crop = np.clip(crop + rng.normal(0, 0.10, count), 0.02, 0.97)[land.parcel] + 0.06 * texture[1]
+    crop = np.clip(crop + rng.normal(0, 0.10, count), 0.02, 0.97)[lots.parcel] + 0.06 * texture[1]
     reeds = 0.25 + 0.5 * growth + 0.15 * texture[1]
     by_class = [(TREES, trees), (RANGE, grass), (CROPS, crop), (FLOODED, reeds), (BARE, 0.02 + 0.05 * where.wetness + 0.03 * texture[1]),
                 (CLOUDS, grass)]
     green = np.zeros_like(land.height)
     for code, share in by_class:
         green = np.where(land.lulc == code, share, green)
-    hedges = land.edge * (land.lulc == CROPS) * where.wetness
+    hedges = lots.edge * (land.lulc == CROPS) * where.wetness
     return np.clip(green + hedges * (0.7 * leaves - green), 0, 0.98), kind
 
 
-def mixture(rng: Generator, where: Setting, land: Ground, green: Array, kind: Array, texture: Array) -> Array:
+def mixture(
+    rng: Generator, where: Setting, land: Ground, lots: Plan, green: Array, kind: Array, texture: Array
+) -> Array:
     """Shares of the endmembers in every pixel, [endmembers, side, side]; they sum to one."""
     is_ = {code: land.lulc == code for code in (WATER, TREES, FLOODED, CROPS, BUILT, BARE, ICE)}
     flooded = np.where(is_[FLOODED], (1 - green) * np.clip(0.55 + 0.25 * texture[2], 0, 1), 0.0)
-    litter = np.where(is_[TREES], 0.75, np.where(is_[BARE], 0.03, 0.50 + 0.2 * texture[2]))
-    litter = np.where(is_[CROPS], ((kind * 7.3) % 1 * 0.9)[land.parcel] * float(where.season > 170), litter)     # stubble after harvest
+    litter = np.where(is_[TREES], rng.uniform(0.35, 0.9), np.where(is_[BARE], 0.03, 0.50 + 0.2 * texture[2]))
+    litter = np.where(is_[CROPS], ((kind * 7.3) % 1 * 0.9)[lots.parcel] * float(where.season > 170), litter)     # stubble after harvest
     litter = np.clip(litter, 0, 1) * (1 - green - flooded)
     wood = litter * np.where(is_[TREES], 1.0, 0.12)
     shares = leaf_shares(where, is_, green, texture) | soil_shares(rng, where, 1 - green - flooded - litter, texture)
@@ -128,8 +131,8 @@ def mixture(rng: Generator, where: Setting, land: Ground, green: Array, kind: Ar
     put(stack, is_[WATER], water_shares(rng, land, texture))
     put(stack, is_[ICE], {"snow": 0.72 + 0.1 * texture[2], "old ice": 0.28 - 0.1 * texture[2]})
     if is_[BUILT].any():
-        put(stack, is_[BUILT], town_shares(rng, where, land, texture))
-    paved = (land.road * ~is_[BUILT] * 0.8).astype(np.float32)
+        put(stack, is_[BUILT], town_shares(rng, where, lots, texture))
+    paved = (lots.road * ~is_[BUILT] * 0.8).astype(np.float32)
     stack *= 1 - paved
     stack[NAMES.index("asphalt")] += paved
     return np.maximum(stack, 0)
@@ -164,16 +167,16 @@ def water_shares(rng: Generator, land: Ground, texture: Array) -> dict[str, Arra
     return {"turbid water": mud, "green water": algae, "clear water": 1 - mud - algae}
 
 
-def town_shares(rng: Generator, where: Setting, land: Ground, texture: Array) -> dict[str, Array]:
+def town_shares(rng: Generator, where: Setting, lots: Plan, texture: Array) -> dict[str, Array]:
     """Streets, roofs lot by lot, and gardens between."""
-    count = int(land.block.max()) + 1
+    count = int(lots.block.max()) + 1
     style = rng.dirichlet([1.2, 1.5, 0.25])                                                   # tiles, concrete, metal
-    roof = rng.choice(3, count, p=style)[land.block]
-    open_lot = (rng.random(count) < rng.beta(1.5, 2.5))[land.block]
-    garden = np.clip(np.where(open_lot, 0.75, 0.15) + 0.1 * texture[1], 0, 1) * (1 - land.road)
+    roof = rng.choice(3, count, p=style)[lots.block]
+    open_lot = (rng.random(count) < rng.beta(1.5, 2.5))[lots.block]
+    garden = np.clip(np.where(open_lot, 0.75, 0.15) + 0.1 * texture[1], 0, 1) * (1 - lots.road)
     leaves = garden * np.clip(0.25 + 0.65 * where.growth * min(1.0, 0.3 + where.wetness), 0, 1)
-    house = 1 - land.road - garden
-    return {"asphalt": land.road + 0.3 * house, "tiles": 0.7 * house * (roof == 0), "concrete": 0.7 * house * (roof == 1),
+    house = 1 - lots.road - garden
+    return {"asphalt": lots.road + 0.3 * house, "tiles": 0.7 * house * (roof == 0), "concrete": 0.7 * house * (roof == 1),
             "metal": 0.7 * house * (roof == 2), "broadleaf": 0.6 * leaves, "crop": 0.4 * leaves, "loam": garden - leaves}
 
 
