@@ -79,3 +79,25 @@ def samples() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real samples in {folder}; COPGEN_SAMPLES says where they are")
     return folder
+
+
+def last_checkpoint(folder: Path) -> dict:
+    """The newest checkpoint of a run's folder."""
+    return torch.load(max((folder / "checkpoints").glob("*.pt"), key=lambda path: int(path.stem)), weights_only=True)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Metrics as written, and every tensor of the newest checkpoints bit for bit."""
+    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    assert_same(last_checkpoint(one), last_checkpoint(other))
+
+
+def assert_same(one: object, other: object, where: str = "state") -> None:
+    if isinstance(one, dict):
+        assert isinstance(other, dict) and one.keys() == other.keys(), where
+        for key, value in one.items():
+            assert_same(value, other[key], f"{where}.{key}")
+    elif isinstance(one, torch.Tensor):
+        assert isinstance(other, torch.Tensor) and torch.equal(one, other), where
+    else:
+        assert one == other, where

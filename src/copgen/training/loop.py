@@ -1,27 +1,38 @@
-"""What both trainings share: a loop whose randomness is a function of the step, EMA, checkpoints that resume bit for bit.
+"""What both trainings share: players that take turns, a loop whose randomness is a function of the step, runs that resume bit for bit.
 
-Everything drawn at a step comes from (seed, step) and the data order from (seed, epoch), so a checkpoint needs no random state: the
-step, the weights, their average and the optimiser are the run.
+Everything drawn at a step comes from (seed, step, chunk) and the data order from (seed, epoch), so a checkpoint needs no random state: the
+step, the weights, their average and the optimisers are the run. Chunks are dealt out to the devices in turn, whatever their number is: one
+device and many see the same samples with the same noise, and differ by the order of summation only.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from copgen.files import json_bytes, write_json, write_whole
+from copgen.files import write_whole
+from copgen.training.game import Game
+from copgen.training.launch import ONE, Devices, Precision
+from copgen.training.metrics import Metrics
+from copgen.training.run_folder import Checkpoints, refuse_run
+from copgen.training.sharding import gathered
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,8 @@ class Optimisation:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     steps: int = 500_000
-    batch: int = 4096
+    batch: int = 4096                            # samples a step, over all devices
+    micro_batch: int | None = None               # samples a forward pass: what one device holds at a time; None: the whole batch
     learning_rate: float = 2e-4
     final_learning_rate: float = 0.0             # the floor of the decay
     decay_power: float = 0.0                     # (1 - step / steps) to this power; 0: constant
@@ -39,12 +51,20 @@ class Optimisation:
     betas: tuple[float, float] = (0.99, 0.99)
     clip: float | None = None                    # the gradient's largest norm
     ema: float = 0.9999
-    precision: Literal["fp32", "bf16"] = "fp32"
+    ema_how: Literal["growing", "constant", "published"] = "growing"       # see averages.py
+    precision: Precision = "fp32"
+    compile: bool = False                        # the networks, with torch.compile
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
             raise ValueError(f"steps {self.steps}, batch {self.batch}: both are 1 or more")
+        if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
+            raise ValueError(f"micro_batch {self.micro_batch}: must divide the batch of {self.batch}")
+
+    @property
+    def chunks(self) -> int:
+        return self.batch // (self.micro_batch or self.batch)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -52,141 +72,176 @@ class Optimisation:
         return max(decayed, self.final_learning_rate) * min((step + 1) / max(self.warm_up, 1), 1.0)
 
 
-Losses = Mapping[str, Tensor]
-StepLoss = Callable[[nn.Module, NDArray[np.int64], torch.Generator], tuple[Tensor, Losses]]    # network, sample numbers, noise -> loss
-Report = Callable[[int, int, Mapping[str, float], float], object]                              # step, steps, losses, samples a second
+class Objective(nn.Module, ABC):
+    """What is minimised. It holds the networks whose weights it moves and reaches its data.
 
-
-def train(network: nn.Module, loss: StepLoss, samples: int, how: Optimisation, folder: Path, *, resume: bool = False,
-          stop: int | None = None, save_every: int = 500, log_every: int = 20, report: Report | None = None) -> dict[str, Tensor]:
-    """Train `network` in place; returns the averaged weights. The run's folder holds metrics.csv and checkpoint.pt.
-
-    stop: the step to end at, where that is before the schedule's last.
-    Raises ValueError for a folder that holds another run, and for a loss that is no number (the last checkpoint stays).
+    Its parameters and buffers are what is moved, averaged and stored: a network that it only uses is kept out of its modules (in a tuple).
     """
-    optimiser = torch.optim.AdamW(network.parameters(), lr=how.learning_rate, betas=how.betas, weight_decay=how.weight_decay)
-    average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    checkpoint = free_for_run(folder, resume)
-    folder.mkdir(parents=True, exist_ok=True)
-    first = load_checkpoint(checkpoint, network, optimiser, average) if checkpoint.exists() else 0
-    metrics = Metrics(folder / "metrics.csv", first)
-    network.train()
-    clock, since = time.perf_counter(), first
-    last = how.steps if stop is None else min(stop, how.steps)
-    for step in range(first, last):
-        for group in optimiser.param_groups:
-            group["lr"] = how.rate(step)
-        generator = torch.Generator().manual_seed(seed_of(how.seed, step))
-        with torch.autocast("cpu", torch.bfloat16, enabled=how.precision == "bf16"):
-            total, parts = loss(network, batch_of(samples, how, step), generator)
-        refuse_nan(folder, f"loss of step {step + 1}", total)
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), math.inf if how.clip is None else how.clip)
-        refuse_nan(folder, f"gradient of step {step + 1}", norm)
-        optimiser.step()
-        update_average(average, network, how.ema, step)
-        done = step + 1
-        if done % log_every == 0 or done == last:
-            values = {"loss": float(total.detach()), **{name: float(part.detach()) for name, part in parts.items()}}
-            speed = (done - since) * how.batch / (time.perf_counter() - clock)
-            metrics.add(done, values)
-            clock, since = time.perf_counter(), done
-            if report:
-                report(done, how.steps, values, speed)
-        if done % save_every == 0 or done == last:
-            save_checkpoint(checkpoint, done, network, optimiser, average)
+
+    @abstractmethod
+    def forward(self, numbers: NDArray[np.int64], generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one chunk, a mean over its samples, and its parts by name.
+
+        numbers: the chunk's samples. generator: all its randomness, on the CPU, so that the same is drawn on every device; all players get
+        the same. A part is a mean or one value a sample; NaN where there is nothing of it, which its mean leaves out. Every chunk has the
+        same parts.
+        """
+
+    def compile_networks(self) -> None:
+        """Let torch compile what `forward` calls."""
+        for network in self.children():
+            network.compile()
+
+
+@dataclass(frozen=True)
+class Player:
+    """One of those that take turns within a step, each with its optimiser: an autoencoder, then its discriminator."""
+
+    objective: Objective
+    how: Optimisation | None = None              # its learning rates, decay, betas and clip; None: the run's
+    starts: int = 0                              # the first step at which it plays
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is reported: a mean since the last report for each loss, samples a second, and seconds left."""
+
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+    speed: float
+    left: float
+
+
+Report = Callable[[Progress], object]
+Preview = Callable[[int, Mapping[str, Tensor]], bytes | None]       # the step and the averaged weights -> a PNG, or nothing
+
+
+class Paused(Exception):
+    """A run was asked to end (SIGTERM, Ctrl-C) and has saved where it is; `code` is the exit status that shells expect."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def train(players: Mapping[str, Player], samples: int, how: Optimisation, folder: Path, *, devices: Devices = ONE, resume: bool = False,
+          stop: int | None = None, save_every: int = 500, log_every: int = 20, keep_every: int = 10_000, preview: Preview | None = None,
+          report: Report | None = None) -> dict[str, Tensor]:
+    """Train the players' objectives in place; returns the averaged state of the first one's.
+
+    The run's folder holds metrics.csv, TensorBoard's events, checkpoints/ (one every `save_every` steps; the newest stay, and one every
+    `keep_every`) and previews/ (one every `keep_every` steps). stop: the step to end at, where that is before the schedule's last.
+    On several devices every process calls this; the first returns, the others end here, by SystemExit.
+    Raises ValueError for a folder that holds another run, for a loss that is no number (the last checkpoint stays) and for what can't be
+    written; Paused after SIGTERM and Ctrl-C.
+    """
+    refuse_run(folder, resume)
+    check_shares(how, players, devices)
+    fabric = devices.launch(how.precision)
+    checkpoints, pause = Checkpoints(folder, keep_every), None
+    with Signals() as signals, peers(fabric):
+        game = Game(fabric, players, how, checkpoints)
+        first, last = game.restore(), how.steps if stop is None else min(stop, how.steps)
+        diary = Diary(folder, first, last, how.batch, report) if fabric.is_global_zero and first < last else None
+        for step in range(first, last):
+            game.play(batch_of(samples, how, step), step)
+            done, ends = step + 1, step + 1 == last
+            asked = 0 if ends else agreed(fabric, signals.asked)
+            if done % log_every == 0 or ends:
+                losses = game.means()
+                if diary:
+                    diary.note(done, losses)
+            if done % save_every == 0 or done % keep_every == 0 or ends or asked:
+                state = game.state(done)
+                if fabric.is_global_zero:
+                    checkpoints.save(done, state)
+                    if preview and (done % keep_every == 0 or ends) and (picture := preview(done, state["average"])):
+                        write_whole(folder / "previews" / f"{done}.png", picture)
+            if asked:
+                pause = Paused(f"{folder}: stopped at step {done} of {last} and saved; go on with --resume", 128 + asked)
+                break
+        average = gathered(game.average.state, fabric.is_global_zero)
+    if not fabric.is_global_zero:
+        raise SystemExit(0)                      # what follows a training is one process's work
+    if pause:
+        raise pause
     return average
 
 
-def start_run(folder: Path, resume: bool, plan: Mapping[str, Any]) -> None:
-    """Write the run's recipe.json; ValueError for a run that is there unasked, or was started otherwise (its length may change)."""
-    checkpoint, record = free_for_run(folder, resume), folder / "recipe.json"
-    settled = json.loads(json_bytes(plan))
-    if checkpoint.exists() and record.exists():
-        differing = [key for key, (before, now) in leaves(json.loads(record.read_text()), settled).items()
-                     if before != now and not key.endswith("how.steps")]
-        if differing:
-            before, now = leaves(json.loads(record.read_text()), settled)[differing[0]]
-            raise ValueError(f"{folder}: was started with {differing[0]} = {before!r}, not {now!r}; resume it with the recipe and data "
-                             "that it was started with, or choose another folder")
-    write_json(record, settled)
+def check_shares(how: Optimisation, players: Mapping[str, Player], devices: Devices) -> None:
+    """ValueError for what these devices can't share."""
+    if how.chunks % devices.world:
+        raise ValueError(f"batch {how.batch}: {how.chunks} forward passes of {how.batch // how.chunks} samples can't be shared evenly by "
+                         f"{devices.world} devices; set micro_batch so that batch / micro_batch is a multiple of {devices.world}")
+    if devices.strategy == "fsdp" and len(players) > 1:
+        raise ValueError(f"--strategy fsdp: {' and '.join(players)} use each other's weights, which fsdp leaves in shards; use ddp")
 
 
-def leaves(one: Any, other: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
-    """Both values at every key path of two nests of dictionaries."""
-    if not (isinstance(one, dict) and isinstance(other, dict)):
-        return {key: (one, other)}
-    found: dict[str, tuple[Any, Any]] = {}
-    for name in {**one, **other}:
-        found |= leaves(one.get(name), other.get(name), f"{key}.{name}" if key else name)
-    return found
+class Signals:
+    """While it is entered, SIGTERM and the first Ctrl-C are wishes to end; a second Ctrl-C interrupts."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = number
+        if number == signal.SIGINT:
+            signal.signal(number, self.before[number])
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
 
-def free_for_run(folder: Path, resume: bool) -> Path:
-    """The path of the folder's checkpoint; ValueError where there is one that nobody asked to go on from."""
-    checkpoint = folder / "checkpoint.pt"
-    if checkpoint.exists() and not resume:
-        raise ValueError(f"{folder}: holds a run already; go on with --resume or choose another folder")
-    return checkpoint
+class Diary:
+    """The first process's record of a run: its metrics and what is reported."""
 
+    def __init__(self, folder: Path, first: int, last: int, batch: int, report: Report | None) -> None:
+        self.metrics, self.report = Metrics(folder, first), report
+        self.last, self.batch, self.step, self.since = last, batch, first, time.perf_counter()
 
-def refuse_nan(folder: Path, what: str, value: Tensor) -> None:
-    if not torch.isfinite(value):
-        raise ValueError(f"{folder}: the {what} is {float(value.detach())}; the last checkpoint is intact: "
-                         "go on from it with a lower learning rate or in fp32")
-
-
-def seed_of(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+    def note(self, done: int, losses: Mapping[str, float]) -> None:
+        self.metrics.add(done, losses)
+        now = time.perf_counter()
+        pace = (now - self.since) / (done - self.step)
+        self.step, self.since = done, now
+        if self.report:
+            self.report(Progress(done, self.last, losses, self.batch / pace, pace * (self.last - done)))
 
 
 def batch_of(samples: int, how: Optimisation, step: int) -> NDArray[np.int64]:
     """The numbers of a step's samples: each epoch a fresh order, batches running on across epochs."""
     wanted = np.arange(step * how.batch, (step + 1) * how.batch)
-    epochs = wanted // samples
-    orders = {epoch: np.random.default_rng([how.seed, 1, int(epoch)]).permutation(samples) for epoch in np.unique(epochs)}
-    return np.array([orders[epoch][k % samples] for epoch, k in zip(epochs, wanted, strict=True)], np.int64)
+    return np.array([order(how.seed, int(k // samples), samples)[k % samples] for k in wanted], np.int64)
 
 
-@torch.no_grad()
-def update_average(average: Mapping[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average; early on it forgets faster, so that short runs don't keep their random start."""
-    keep = min(decay, (1 + step) / (10 + step))
-    for name, tensor in network.state_dict().items():
-        average[name].lerp_(tensor, 1 - keep) if tensor.is_floating_point() else average[name].copy_(tensor)
+@lru_cache(maxsize=2)
+def order(seed: int, epoch: int, samples: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, 1, epoch]).permutation(samples)
 
 
-def save_checkpoint(path: Path, step: int, network: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor]) -> None:
-    buffer = io.BytesIO()
-    torch.save({"step": step, "network": network.state_dict(), "average": dict(average), "optimiser": optimiser.state_dict()}, buffer)
-    write_whole(path, buffer.getvalue())
+def agreed(fabric: Fabric, asked: int) -> int:
+    """The signal that any of the processes was sent, or 0, so that all of them stop at the same step."""
+    if fabric.world_size == 1:
+        return asked
+    highest = fabric.all_reduce(torch.tensor(float(asked), device=fabric.device), reduce_op="max")
+    assert isinstance(highest, Tensor)
+    return int(highest)
 
 
-def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor]) -> int:
+@contextmanager
+def peers(fabric: Fabric) -> Iterator[None]:
+    """Where another process of the run has ended, waiting for it fails: that is its fault and not this one's."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        average.update(state["average"])
-        return int(state["step"])
-    except Exception as error:
-        raise ValueError(f"{path}: does not fit this run ({error}); use the recipe that it was started with") from error
-
-
-class Metrics:
-    """A CSV of losses; on resuming, rows after the checkpoint are cut off first."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        rows = list(csv.reader(path.read_text().splitlines())) if path.exists() else []
-        kept = [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) <= step]
-        self.header = rows[0] if rows and kept else None
-        write_whole(path, "".join(",".join(row) + "\n" for row in ([self.header] if self.header else []) + kept).encode())
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        with self.path.open("a") as file:
-            if self.header is None:
-                self.header = ["step", *values]
-                file.write(",".join(self.header) + "\n")
-            file.write(",".join([str(step), *(f"{values[name]:.6g}" for name in self.header[1:])]) + "\n")
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not any(word in str(error).lower() for word in ("gloo", "nccl", "connection", "peer")):
+            raise
+        raise ValueError("another process of this training has ended, so this one ends too; see what that one said") from error

@@ -1,0 +1,108 @@
+"""On what does a training run? One device or many, on one node or several, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from copgen.training.sharding import shared_out
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Precision = Literal["fp32", "bf16", "fp64"]
+FABRIC_NAMES: dict[Precision, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp64": "32-true"}    # its own 64-true bars FSDP
+
+
+@dataclass(frozen=True)
+class Devices:
+    """How many devices a node, how many nodes, and how they share the work; tested with two processes of a CPU and gloo.
+
+    Under torchrun and SLURM their environments say which process this is; otherwise the first process starts the others of its node.
+    """
+
+    count: int = 1
+    nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.nodes < 1:
+            raise ValueError(f"--devices {self.count} --nodes {self.nodes}: both are 1 or more")
+        if self.accelerator == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--accelerator cuda: there is no CUDA device here; use cpu or auto")
+
+    @property
+    def world(self) -> int:
+        return self.count * self.nodes
+
+    def launch(self, precision: Precision) -> Fabric:
+        """Fabric with all its processes started: each of them goes on from here."""
+        from lightning_fabric import Fabric
+
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        fabric = Fabric(accelerator=accelerator if self.accelerator == "auto" else self.accelerator, devices=self.count,
+                        num_nodes=self.nodes, strategy=self._strategy(), precision=FABRIC_NAMES[precision])
+        fabric.launch()
+        if fabric.device.type == "cpu":
+            keep_memory()
+        return fabric
+
+    def _strategy(self) -> Any:
+        if self.world == 1:
+            return "auto"
+        from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+
+        if self.strategy == "fsdp":
+            return ModelParallelStrategy(shared_out, data_parallel_size=self.world, tensor_parallel_size=1)
+        return DDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True)
+
+
+ONE = Devices()
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes, as torchrun, SLURM and Fabric number them, also before Fabric is there."""
+    for names in (("RANK",), ("SLURM_PROCID",), ("NODE_RANK", "LOCAL_RANK")):
+        if any(name in os.environ for name in names):
+            return all(int(os.environ.get(name, "0")) == 0 for name in names)
+    return True
+
+
+def keep_memory() -> bool:
+    """Let glibc keep freed memory: else each large tensor costs a page fault every 4 kB, about a fifth of a step's time on a CPU.
+
+    Returns whether that took effect; elsewhere than on Linux with glibc it does not.
+    """
+    no_mappings, trim_threshold = -4, -1         # M_MMAP_MAX and M_TRIM_THRESHOLD of glibc's malloc.h
+    try:
+        libc = ctypes.CDLL(None)
+        return bool(libc.mallopt(no_mappings, 0) and libc.mallopt(trim_threshold, 2**31 - 1))
+    except (OSError, AttributeError, TypeError):
+        return False
+
+
+@contextmanager
+def numbers_of(precision: Precision) -> Iterator[None]:
+    """What is made inside is of 64 bits where that is asked for."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if precision == "fp64" else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def check_compiler() -> None:
+    """ValueError where torch.compile would find no compiler to call."""
+    named = os.environ.get("CXX")
+    if not any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++"])):
+        raise ValueError("compile = true: torch.compile needs a C++ compiler and none was found; install g++, name one in CXX, or set "
+                         "compile = false")
