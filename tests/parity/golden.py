@@ -10,10 +10,18 @@ import torch
 from copgen import published
 from copgen.codec import CodecConfig, KLCodec
 from copgen.modalities import REFLECTANCE, TABLE, Modality, Table
+from copgen.training.adversarial import PatchGAN
+from copgen.training.lpips import STAGES, WIDTHS, Perceptual, renamed
 
 HERE = Path(__file__).parent
 GOLDEN = json.loads((HERE / "cop-gen-tiny.json").read_text())
 ARRAYS = np.load(HERE / "vae-and-beta.npz")
+LOSS = {                                         # the released training's, in float64
+    "likelihood": 4695.3909865756, "mean error": 1.1463356900819, "kl": 48.8296856847, "adversarial": -0.3154615648,
+    "weight": 288.8596158007, "total before": 4695.3910354053, "total after": 4604.2669289908, "hinge": 1.0966989573,
+    "logits of real": 0.1220636502,
+}
+STARTS = 50_001                                  # the step from which its discriminator counts
 NORMS = ("norm.weight", "norm1.weight", "norm2.weight", "norm3.weight", "norm_out.weight")
 
 THUMBNAILS = Table(                              # COP-GEN-Beta's four equal rows, tiny: latents of 4 x 8 x 8
@@ -35,13 +43,13 @@ def filled_first(shapes, amplitude):
             for rank, key in enumerate(sorted(shapes))}
 
 
-def filled_second(shapes):
+def filled_second(shapes, dtype=torch.float32):
     """Weights by the formula of vae-and-beta.npz."""
     weights = {}
     for rank, key in enumerate(sorted(shapes)):
         vector = len(shapes[key]) == 1
         values = (0.1 if vector else 0.05) * wave(shapes[key], 1.7, 0.37 * (rank + 1), torch.float64)
-        weights[key] = (values + (vector and key.endswith("weight"))).float()
+        weights[key] = (values + (vector and key.endswith("weight"))).to(dtype)
     return weights
 
 
@@ -92,6 +100,34 @@ def radar_weights():
 
 def tiny_beta():
     return published.backbone(filled_second(backbone_shapes(THUMBNAILS, 64, 4)), heads=4, table=THUMBNAILS)
+
+
+def perceptual_weights():
+    """LPIPS's, by the keys of a released training checkpoint less their prefix, in float64; heads are positive."""
+    shapes, inside = {}, 3
+    for number, (stage, width) in enumerate(zip(STAGES, WIDTHS, strict=True)):
+        shapes[f"lin{number}.model.1.weight"] = (1, width, 1, 1)
+        for index in stage:
+            shapes |= {f"net.slice{number + 1}.{index}.weight": (width, inside, 3, 3), f"net.slice{number + 1}.{index}.bias": (width,)}
+            inside = width
+    return {key: tensor.abs() if key.startswith("lin") else tensor for key, tensor in filled_second(shapes, torch.float64).items()}
+
+
+def perceptual():
+    network = Perceptual().double()
+    network.load_state_dict(dict(renamed({f"loss.perceptual_loss.{key}": tensor for key, tensor in perceptual_weights().items()})))
+    return network
+
+
+def loss_inputs():
+    """What the golden loss is of: the truth, what a last layer makes, its weights, the moments and a discriminator; all float64."""
+    judge = PatchGAN(4).double()
+    shapes = {key: tuple(tensor.shape) for key, tensor in judge.named_parameters()}
+    judge.load_state_dict(filled_second(shapes, torch.float64), strict=False)      # its running statistics stay as they begin
+    last = wave((4, 8, 3, 3), 1.7, 0.37, torch.float64).mul(0.05).requires_grad_()
+    made = torch.nn.functional.conv2d(wave((2, 8, 32, 32), 0.021, dtype=torch.float64), last, padding=1)
+    return {"x": wave((2, 4, 32, 32), 0.013, dtype=torch.float64), "y": made, "moments": wave((2, 16, 4, 4), 0.11, dtype=torch.float64),
+            "last": last, "discriminator": judge}
 
 
 def difference(tensor, golden):

@@ -7,9 +7,13 @@ import torch
 from golden import (
     ARRAYS,
     GOLDEN,
+    LOSS,
+    STARTS,
     THUMBNAILS,
     cosine,
     difference,
+    loss_inputs,
+    perceptual,
     radar_weights,
     tiny_backbone,
     tiny_beta,
@@ -19,6 +23,9 @@ from golden import (
 
 from copgen import diffusion, published
 from copgen.modalities import TABLE
+from copgen.training.adversarial import hinge
+from copgen.training.codec_loss import codec_loss
+from copgen.training.recipe import CodecTraining
 
 Row = tuple[str, float]
 
@@ -83,6 +90,19 @@ def units() -> Iterator[Row]:
                                       for text, vector in places)
 
 
+def losses() -> Iterator[Row]:
+    with torch.enable_grad():                    # one term is weighted by gradients
+        given = loss_inputs()
+        after, parts = codec_loss(**given, how=CodecTraining(adversarial_from=STARTS), step=STARTS, generator=torch.Generator())
+    yield "VAE loss, relative, float64", abs(after.item() / LOSS["total after"] - 1)
+    yield "VAE loss, adaptive weight, relative, float64", abs(parts["adversarial_weight"].item() / LOSS["weight"] - 1)
+    judge = given["discriminator"]
+    yield "discriminator's loss, float64", abs(hinge(judge(given["x"]), judge(given["y"])).item() - LOSS["hinge"])
+    network, channels = perceptual(), (1, 2, 3, 4, 6, 10)
+    waves = {n: [wave((2, n, 32, 32), frequency, dtype=torch.float64) for frequency in (0.013, 0.017)] for n in channels}
+    yield "LPIPS, 1 to 10 channels, float64", max(largest(network(*waves[n]), ARRAYS[f"lpips_n{n}"]) for n in channels)
+
+
 def largest(ours: object, golden: np.ndarray) -> float:
     return float(np.abs(np.asarray(ours, np.float64) - golden).max())
 
@@ -90,7 +110,7 @@ def largest(ours: object, golden: np.ndarray) -> float:
 def main() -> None:
     with torch.no_grad():
         print(f"{'what':52} largest difference")
-        for what, value in [*backbones(), *codecs(), *solvers(), *units()]:
+        for what, value in [*backbones(), *codecs(), *solvers(), *units(), *losses()]:
             print(f"{what:52} {value:.1e}")
 
 

@@ -1,62 +1,120 @@
-"""Training of one row's codec."""
+"""How is one row's codec trained? On crops of its layers, against the paper's loss, with a discriminator that joins later."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
 
 from copgen.codec import KLCodec, draw
 from copgen.config import dump
+from copgen.drawing import INK, PAPER, TILE, Canvas
+from copgen.modalities import Modality
+from copgen.pictures import Relief, render
 from copgen.store import save_codec
-from copgen.training.loop import Report, start_run, train
-from copgen.training.recipe import Recipe
-from copgen.training.sources import Source
+from copgen.training.adversarial import SMALLEST_SIDE, PatchGAN
+from copgen.training.codec_loss import CodecObjective, DiscriminatorObjective, Draw
+from copgen.training.codec_report import errors, reconstructed, unit_of
+from copgen.training.launch import ONE, Devices
+from copgen.training.loop import Player, Preview, Report, train
+from copgen.training.lpips import Perceptual, load_perceptual
+from copgen.training.recipe import CodecTraining, Recipe
+from copgen.training.run_folder import start_run
+from copgen.training.sources import Source, having
+
+Pixels = Callable[[NDArray[np.int64]], Tensor]   # sample numbers -> pixels [B, C, H, W] in [-1, 1]
+FIRST = 256                                      # samples whose principal components a codec with a shortcut starts as
+SHOWN = 6                                        # samples of a preview
+MAGNIFIED = 1068                                 # pixels that the published land-cover training made of a crop before cropping again
 
 
-def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, resume: bool = False, report: Report | None = None) -> KLCodec:
+def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, init: KLCodec | None = None, devices: Devices = ONE,
+              resume: bool = False, report: Report | None = None) -> KLCodec:
     """Train one row's codec and leave it in `folder` (codec.json, codec.safetensors), its scaling factor measured.
 
-    row: a row with a grid. source: the samples; each is turned and mirrored at random, as a codec knows no north.
+    row: a row with a grid. source: the samples; each is cropped and turned at random, as a codec knows no north. init: a codec to go on
+    from; with `encoder = "kept"` its latents stay as they are, and so do the backbones trained on them.
+    Raises ValueError for a row without a grid, LPIPS weights that aren't there, crops that are too small for the discriminator, and as
+    `loop.train` does.
     """
-    table = recipe.modalities
+    table, plan = recipe.modalities, recipe.train_vae
     if not table[row].is_image:
         raise ValueError(f"{row} needs no codec; those that do are {', '.join(table.images)}")
-    how = recipe.train_vae.how
-    torch.manual_seed(how.seed)
+    if plan.encoder == "kept" and init is None:
+        raise ValueError('encoder = "kept" needs a codec to keep it from: name its folder with --init')
+    check_crops(row, table.side(row), plan)
+    perceptual = None if plan.perceptual == "off" else load_perceptual(Path(plan.perceptual))
+    torch.manual_seed(plan.how.seed)
     codec = KLCodec(recipe.codec_config(row))
-    pixels = pixel_reader(row, recipe, source)
-    if codec.config.shortcut:
-        codec.start_from_principal_components(pixels(np.arange(min(len(source), 256))))
-
-    def loss(network: nn.Module, numbers: NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        assert isinstance(network, KLCodec)
-        x = turned(cropped(pixels(numbers), recipe.train_vae.crop, generator), generator)
-        moments = network.moments(x)
-        noise = torch.randn(moments.chunk(2, 1)[0].shape, generator=generator)
-        y = network.decode(draw(moments.float(), 1.0, noise)).float()
-        reconstruction = ((x - y).abs() + (x - y).square()).flatten(1).sum(1).mean()
-        divergence = kl(moments.float())
-        parts = {"reconstruction": (x - y).abs().mean(), "kl": divergence}
-        return reconstruction + recipe.train_vae.kl_weight * divergence, parts
-
+    pixels, samples = pixel_reader(row, recipe, source), len(having(source, row))
+    if init is not None:
+        start_from(codec, init, plan)
+    elif codec.config.shortcut:
+        codec.start_from_principal_components(pixels(np.arange(min(samples, FIRST))))
+    players = players_of(table[row], codec, crops(pixels, plan, classes=table[row].legend is not None), plan, perceptual)
     start_run(folder, resume, {"row": row, "data": source.name, **dump(recipe)})
-    average = train(codec, loss, len(source), how, folder, resume=resume, report=report)
-    codec.load_state_dict(average)
+    average = train(players, samples, plan.how, folder, devices=devices, resume=resume, report=report,
+                    preview=preview_of(table[row], codec, source))
+    players["codec"].objective.load_state_dict(average)
     codec.eval()
-    codec.scaling_factor = measured_scaling_factor(codec, pixels, len(source), seed=how.seed)
+    if plan.encoder == "trained":
+        codec.scaling_factor = measured_scaling_factor(codec, pixels, samples, seed=plan.how.seed)
     save_codec(codec, folder)
     return codec
 
 
-def pixel_reader(row: str, recipe: Recipe, source: Source) -> Callable[[NDArray[np.int64]], Tensor]:
-    """Sample numbers -> pixels [B, C, H, W] in [-1, 1]."""
-    scale = recipe.modalities[row].scale
-    return lambda numbers: torch.from_numpy(scale.to_model(source.layers([row], [int(n) for n in numbers])[row]))
+def start_from(codec: KLCodec, init: KLCodec, plan: CodecTraining) -> None:
+    """Take another codec's weights and scaling factor; ValueError for one of other sizes."""
+    if init.config != codec.config:
+        raise ValueError(f"--init: a codec of {init.config}, and the recipe has {codec.config}; use a recipe of the same sizes")
+    codec.load_state_dict(init.state_dict())
+    codec.scaling_factor = init.scaling_factor
+    if plan.encoder == "kept":
+        for part in (codec.encoder, codec.quant_conv, codec.analysis):
+            if part is not None:
+                part.requires_grad_(False)
+
+
+def check_crops(row: str, side: int, plan: CodecTraining) -> None:
+    """ValueError for crops that are too small for the discriminator."""
+    if plan.adversarial_from is not None and (seen := min(side, plan.crop or side)) < SMALLEST_SIDE:
+        raise ValueError(f"{row}: crops of {seen} pixels have no patch for the discriminator to judge, {SMALLEST_SIDE} have; "
+                         "choose a larger train_vae.crop, or leave train_vae.adversarial_from out")
+
+
+def players_of(row: Modality, codec: KLCodec, draw_pixels: Draw, plan: CodecTraining, perceptual: Perceptual | None) -> dict[str, Player]:
+    """The codec and, where the recipe has one, the discriminator, which joins at its step."""
+    classes = row.legend is not None
+    if plan.adversarial_from is None:
+        return {"codec": Player(CodecObjective(codec, draw_pixels, plan, classes=classes, perceptual=perceptual))}
+    judge = PatchGAN(codec.config.channels)
+    return {"codec": Player(CodecObjective(codec, draw_pixels, plan, classes=classes, perceptual=perceptual, discriminator=judge)),
+            "discriminator": Player(DiscriminatorObjective(judge, codec, draw_pixels, plan, classes=classes), starts=plan.adversarial_from)}
+
+
+def pixel_reader(row: str, recipe: Recipe, source: Source) -> Pixels:
+    """Numbers of the samples that have the row, counted from 0 -> pixels [B, C, H, W] in [-1, 1]."""
+    scale, there = recipe.modalities[row].scale, having(source, row)
+    return lambda numbers: torch.from_numpy(scale.to_model(source.layers([row], there[numbers].tolist())[row]))
+
+
+def crops(pixels: Pixels, plan: CodecTraining, *, classes: bool) -> Draw:
+    """What the codec is shown of samples: random windows in random orientations."""
+
+    def drawn(numbers: NDArray[np.int64], generator: torch.Generator) -> Tensor:
+        x = cropped(pixels(numbers), plan.crop, generator)
+        if classes and "magnified_classes" in plan.published:
+            x = magnified(x, generator)
+        return x if plan.orientations == "one" else turned(x, generator, mirrored_only=plan.orientations == "mirrored")
+
+    return drawn
 
 
 def cropped(x: Tensor, side: int | None, generator: torch.Generator) -> Tensor:
@@ -67,30 +125,57 @@ def cropped(x: Tensor, side: int | None, generator: torch.Generator) -> Tensor:
     return torch.stack([sample[:, top : top + side, left : left + side] for sample, (top, left) in zip(x, starts, strict=True)])
 
 
-def turned(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Each sample in one of the eight orientations of a square."""
-    ways = torch.randint(0, 8, (len(x),), generator=generator).tolist()
+def turned(x: Tensor, generator: torch.Generator, *, mirrored_only: bool = False) -> Tensor:
+    """Each sample in one of the eight orientations of a square, or as it is or mirrored."""
+    ways = torch.randint(0, 2 if mirrored_only else 8, (len(x),), generator=generator).tolist()
+    ways = [4 * way for way in ways] if mirrored_only else ways
     oriented = [torch.rot90(sample, way % 4, (-2, -1)) for sample, way in zip(x, ways, strict=True)]
     return torch.stack([sample.flip(-1) if way >= 4 else sample for sample, way in zip(oriented, ways, strict=True)])
 
 
-def kl(moments: Tensor) -> Tensor:
-    """Divergence of the posterior from the standard normal, summed over elements, mean over samples."""
-    mean, log_variance = moments.chunk(2, dim=1)
-    log_variance = log_variance.clamp(-30, 20)
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1).mean()
+def magnified(x: Tensor, generator: torch.Generator) -> Tensor:
+    """As the published training shows land cover: blown up to 1068 pixels with soft edges, and cropped to its size again."""
+    side = x.shape[-1]
+    large = (F.interpolate(sample[None], (MAGNIFIED, MAGNIFIED), mode="bilinear", antialias=True) for sample in x)
+    return torch.cat([cropped(one, side, generator) for one in large])
+
+
+def preview_of(row: Modality, codec: KLCodec, source: Source) -> Preview:
+    """The picture of a checkpoint: a few samples above what the averaged codec makes of them."""
+
+    def picture(step: int, average: Mapping[str, Tensor]) -> bytes:
+        layers = source.layers([row.name], having(source, row.name)[:SHOWN].tolist())[row.name]
+        shown = KLCodec(codec.config).eval()
+        shown.load_state_dict({name.removeprefix("codec."): tensor for name, tensor in average.items()})
+        made = reconstructed(shown.to(codec.decoder.conv_out.weight), row, layers)
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in list(errors(row, layers, made).items())[:2])
+        return pairs(row, layers, made, f"{row.name}, step {step}, samples of the training: {figures} ({unit_of(row)})")
+
+    return picture
+
+
+def pairs(row: Modality, layers: NDArray, made: NDArray, title: str) -> bytes:
+    """A PNG of layers [B, bands, H, W] above their reconstructions, all with the same colours for the same values."""
+    margin, line = 8, 20
+    canvas = Canvas(Image.new("RGB", (margin + (TILE + margin) * len(layers), 2 * (TILE + line) + line + margin), PAPER), 1)
+    canvas.text(margin, 4, title, 12, INK)
+    for k, (truth, copy) in enumerate(zip(layers, made, strict=True)):
+        relief = Relief.of([truth, copy], row.resolution or 1) if row.product == "DEM" else None
+        for top, words, layer in ((line, "original", truth), (2 * line + TILE, "reconstruction", copy)):
+            canvas.text(margin + k * (TILE + margin), top + 5, words)
+            canvas.paste(render(row, layer, relief), margin + k * (TILE + margin), top + line)
+    buffer = io.BytesIO()
+    canvas.image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @torch.no_grad()
-def measured_scaling_factor(codec: KLCodec, pixels: Callable[[NDArray[np.int64]], Tensor], samples: int, seed: int = 0,
-                            count: int = 500) -> float:
+def measured_scaling_factor(codec: KLCodec, pixels: Pixels, samples: int, seed: int = 0, count: int = 500) -> float:
     """One over the standard deviation of posterior draws, all elements pooled, over `count` samples (as published)."""
     generator = torch.Generator().manual_seed(seed)
     numbers = np.random.default_rng([seed, 2]).permutation(samples)[:count]
     latents = []
     for part in np.array_split(numbers, max(len(numbers) // 16, 1)):
-        moments = codec.moments(pixels(part))
+        moments = codec.moments(pixels(part).to(codec.quant_conv.weight)).cpu()
         latents.append(draw(moments, 1.0, torch.randn(moments.chunk(2, 1)[0].shape, generator=generator)))
     return float(1 / torch.cat(latents).std())
-
-
