@@ -117,7 +117,7 @@ def test_an_override_changes_one_value(recipe: Path, override: str, value: objec
     ("train.how.steps=many", r"small.toml: train.how.steps: .*valid integer.*\(got 'many'\)"),
     ("train.how.steps=0", r"small.toml: train.how: .*steps 0, batch \d+: both are 1 or more"),
     ("train.how.batch=-1", r"batch -1: both are 1 or more"),
-    ("train.how.precision=fp16", r"train.how.precision: Input should be 'fp32' or 'bf16' \(got 'fp16'\)"),
+    ("train.how.precision=fp16", r"train.how.precision: Input should be 'fp32', 'bf16' or 'fp64' \(got 'fp16'\)"),
     ("train.how.betas=[0.9]", r"train.how.betas"),
     ("backbone.heads=5", r"small.toml: backbone: .*width 32: must be a multiple"),
     ("backbone.depth=3", r"depth 3: must be even"),
@@ -172,3 +172,16 @@ def test_a_square_that_tokens_do_not_fill_is_refused(recipe: Path, override: str
     read = read_recipe(recipe, (override,))
     with pytest.raises(ValueError, match=rf"{row}: \d+ m is not a whole number of tokens"):
         UViT(read.modalities, read.backbone)
+
+
+@pytest.mark.parametrize("name, batch", [("base", 4096), ("base-as-run", 1024)])
+def test_the_papers_recipe_is_the_papers(name: str, batch: int) -> None:
+    """Section 3.3.2, and the batch that the published code amounts to; nothing of what goes beyond it is on."""
+    recipe = read_recipe(REPOSITORY / "recipes" / f"{name}.toml")
+    how, train = recipe.train.how, recipe.train
+    assert recipe.modalities == TABLE and recipe.modalities.sequence_length == 834
+    assert (recipe.backbone.width, recipe.backbone.depth, recipe.backbone.heads) == (1024, 20, 16)
+    assert (how.steps, how.batch, how.learning_rate, how.weight_decay, how.betas) == (500_000, batch, 2e-4, 0.03, (0.99, 0.99))
+    assert (how.warm_up, how.ema, how.clip, how.rate(4999), how.rate(400_000)) == (5000, 0.9999, None, 2e-4, 2e-4)
+    assert (train.modality_dropout, train.clean_conditions, train.shared_times, train.weights) == (0.0, 0.0, 0.0, "uniform")
+    assert (train.weighting, train.channels, recipe.backbone.prediction, recipe.backbone.canvas) == ("noise", "uniform", "noise", 0)

@@ -1,32 +1,16 @@
 """Going on from a model: what was learnt is kept to the bit, what is new starts as nothing, what does not fit is refused."""
 
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import TINY
 from torch import nn
 
 from copgen.backbone import BackboneConfig, UViT
-from copgen.training.backbone import start_from
-from copgen.training.loop import Optimisation, train
+from copgen.training.backbone import start_from, told
 
 PLAIN = BackboneConfig(32, 2, 2)
-
-
-def test_a_refinement_starts_as_if_it_were_not_there() -> None:
-    init, refined = UViT(TINY, PLAIN), UViT(TINY, replace(PLAIN, refine=8))
-    new = start_from(refined, init)
-    assert new and all(name.startswith("refine.") for name in new)
-    latents = {row: torch.randn(2, *TINY.latent_shape(row)) for row in TINY.names}
-    times = {row: torch.rand(2) * 1000 for row in TINY.names}
-    with torch.no_grad():
-        before, after = init(latents, times), refined(latents, times)
-        assert all(torch.equal(before[row], after[row]) for row in TINY.names)
-        nn.init.ones_(refined.refine["dem"].conv_out.bias)
-        assert torch.allclose(refined(latents, times)["dem"], before["dem"] + 1)
 
 
 def test_a_backbone_of_another_size_is_no_beginning() -> None:
@@ -34,36 +18,50 @@ def test_a_backbone_of_another_size_is_no_beginning() -> None:
         start_from(UViT(TINY, PLAIN), UViT(TINY, replace(PLAIN, width=64)))
 
 
-def test_a_training_stopped_early_is_the_beginning_of_the_whole(tmp_path: Path) -> None:
-    how = Optimisation(steps=12, batch=4, learning_rate=1e-2, decay_power=1.0, warm_up=2)
-    data = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
-
-    def run(folder: str, **limits: int | bool) -> dict[str, torch.Tensor]:
-        torch.manual_seed(1)
-        network = nn.Linear(3, 3)
-
-        def loss(net: nn.Module, numbers: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
-            return (net(data[numbers]) - data[numbers]).square().mean(), {}
-
-        train(network, loss, len(data), how, tmp_path / folder, **limits)
-        return network.state_dict()
-
-    whole, stopped = run("whole"), run("parts", stop=5)
-    assert not torch.equal(whole["weight"], stopped["weight"])
-    assert torch.equal(whole["weight"], run("parts", resume=True)["weight"])
+def predictions(network: UViT, rows: tuple[str, ...] = TINY.names, time: float = 500.0, **other: torch.Tensor) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    latents = {row: torch.randn(2, *TINY.latent_shape(row), generator=generator) for row in TINY.names} | other
+    with torch.no_grad():
+        return network({row: latents[row] for row in rows}, {row: torch.full((2,), time) for row in rows})
 
 
-def test_rows_of_one_grid_see_each_other_and_a_clean_one_is_seen_whole() -> None:
-    init, refined = UViT(TINY, replace(PLAIN, refine=8)), UViT(TINY, replace(PLAIN, refine=8, beside=True))
-    assert start_from(refined, init) and set(refined.refine["s2l2a_20m"].beside) == {"s2l1c_20m"} and not refined.refine["dem"].beside
-    nn.init.ones_(refined.refine["s2l2a_20m"].beside["s2l1c_20m"].weight)
-    nn.init.ones_(refined.refine["s2l2a_20m"].conv_out.weight)
-    latents = {row: torch.randn(1, *TINY.latent_shape(row)) for row in TINY.names}
+def test_a_canvas_starts_as_if_it_were_not_there_and_any_rows_will_do() -> None:
+    init, canvas = UViT(TINY, PLAIN), UViT(TINY, replace(PLAIN, canvas=16, canvas_blocks=1))
+    assert {name.split(".")[0] for name in start_from(canvas, init)} == {"canvas"}
+    for rows in (TINY.names, ("dem",), ("date",), ("place", "s2l1c_60m", "s1rtc")):
+        before, after = predictions(init, rows), predictions(canvas, rows)
+        assert set(after) == set(rows) and all(torch.equal(before[row], after[row]) for row in rows)
 
-    def change(time: float) -> float:
-        """How much the L2A prediction moves with the L1C latent, past what the tokens carry."""
-        times = {row: torch.full((1,), time if row == "s2l1c_20m" else 500.0) for row in TINY.names}
-        with torch.no_grad():
-            return float((refined(latents, times)["s2l2a_20m"] - init(latents, times)["s2l2a_20m"]).abs().mean())
 
-    assert change(0.0) > 5 * change(1000.0)      # noise is faded to alpha, 0.07, of itself
+def test_on_a_canvas_every_image_row_sees_the_others_at_the_same_place() -> None:
+    """With the transformer's part silenced, a change in one corner of one row moves the same corner of the others, and no other."""
+    network = UViT(TINY, replace(PLAIN, canvas=16, canvas_blocks=1))
+    for head in network.head.values():
+        nn.init.zeros_(head.weight)
+    assert network.canvas is not None
+    for layer in network.canvas.leave.values():
+        nn.init.normal_(layer.weight)
+    nn.init.normal_(network.canvas.straight.mix.weight)
+    for block in network.canvas.blocks:
+        nn.init.zeros_(block.conv_out.weight)    # whose norm looks at the whole grid
+    changed = torch.randn(2, *TINY.latent_shape("s2l1c_10m"), generator=torch.Generator().manual_seed(5))
+    still = changed.clone()
+    changed[..., :3, :3] += 5
+    one, other = predictions(network, s2l1c_10m=still), predictions(network, s2l1c_10m=changed)
+    for row in TINY.images:
+        moved = (one[row] - other[row]).abs().amax((0, 1)) > 1e-6
+        side = len(moved)
+        assert moved[0, 0] and not moved[-(side // 2):, -(side // 2):].any(), row
+
+
+def test_rows_of_one_model_only_are_left_as_they_are_or_out() -> None:
+    few = UViT(TINY.subset(("place", "dem", "s1rtc", "s2l2a_10m")), PLAIN)
+    many = UViT(TINY, PLAIN)
+    fresh = {name: tensor.clone() for name, tensor in many.state_dict().items()}
+    new = start_from(many, few)
+    assert "new rows date, lulc, cloud_mask" in told(many, new) and "new parts" not in told(many, new)
+    state = many.state_dict()
+    assert torch.equal(state["embed.dem.weight"], few.state_dict()["embed.dem.weight"])
+    assert torch.equal(state["embed.lulc.weight"], fresh["embed.lulc.weight"])
+    assert torch.equal(state["mid_block.mlp.fc1.weight"], few.state_dict()["mid_block.mlp.fc1.weight"])
+    assert start_from(few, many) == []

@@ -1,20 +1,18 @@
-"""A run that was killed and went on is the run that never stopped; and what is trained learns."""
+"""What is trained learns, and goes on bit for bit where it was killed."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, filled, tiny_codec
-from hypothesis import given
-from hypothesis import strategies as st
+from conftest import TINY, assert_same_run, filled, tiny_codec
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from copgen import diffusion
 from copgen.backbone import BackboneConfig, UViT
@@ -22,187 +20,20 @@ from copgen.codec import CodecConfig, KLCodec
 from copgen.modalities import Table
 from copgen.shards import Shards, write_shards
 from copgen.store import load_codec
-from copgen.training.backbone import channel_weights, clean_rows, drawn_latents, train_backbone
+from copgen.training.backbone import train_backbone
+from copgen.training.codec_loss import kl
+from copgen.training.denoising import channel_weights, drawn_latents
 from copgen.training.encode import encode
-from copgen.training.loop import Optimisation, batch_of, train, update_average
+from copgen.training.loop import Optimisation, Progress, train
 from copgen.training.recipe import BackboneTraining, CodecSizes, CodecTraining, Geometry, Recipe
 from copgen.training.sources import Stored, Worlds, open_source, packed_layers
-from copgen.training.vae import kl, measured_scaling_factor, pixel_reader, train_vae, turned
+from copgen.training.vae import measured_scaling_factor, pixel_reader, train_vae, turned
 
-HOW = Optimisation(steps=20, batch=4, learning_rate=0.05, decay_power=1.0, warm_up=3, ema=0.9, clip=1.0, seed=3)
-SAMPLES = 10
-
-
-class Line(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(3))
-        self.norm = nn.BatchNorm1d(3)                                                # weights that are not floating point, too
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x) @ self.weight
+# Codecs
 
 
 class Killed(BaseException):
     pass
-
-
-def line_loss(stop_at: int | None = None, nan_at: int | None = None, wild_at: int | None = None) -> Callable:
-    """Fit y = sum(x); optionally killed, without a number or without a gradient at the n-th step of this process."""
-    steps = 0
-
-    def loss(network: nn.Module, numbers: NDArray[np.int64], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        nonlocal steps
-        steps += 1
-        if steps == stop_at:
-            raise Killed
-        x = torch.randn(len(numbers), 3, generator=generator) + torch.from_numpy(numbers)[:, None]
-        error = (network(x) - x.sum(1)).square().mean()
-        if steps == wild_at:
-            error = error + (network(x).sum() * 0).sqrt()                            # 0, with an infinite slope
-        return error * (float("nan") if steps == nan_at else 1.0), {"half": error / 2}
-
-    return loss
-
-
-def run(folder: Path, how: Optimisation = HOW, loss: Callable | None = None, **options) -> tuple[Line, dict[str, Tensor]]:
-    network = Line()
-    return network, train(network, loss or line_loss(), SAMPLES, how, folder, save_every=6, log_every=2, **options)
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
-    a, b = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (one, other))
-    assert a["step"] == b["step"]
-    for part in ("network", "average"):
-        assert all(torch.equal(a[part][name], b[part][name]) for name in a[part]), part
-    for key, state in a["optimiser"]["state"].items():
-        assert all(torch.equal(value, b["optimiser"]["state"][key][name]) for name, value in state.items())
-
-
-@pytest.mark.parametrize("stop_at", [1, 7, 12, 20])
-def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, stop_at: int) -> None:
-    network, average = run(tmp_path / "straight")
-    with pytest.raises(Killed):
-        run(tmp_path / "killed", loss=line_loss(stop_at=stop_at))
-    resumed, resumed_average = run(tmp_path / "killed", resume=True)
-    assert_same_run(tmp_path / "straight", tmp_path / "killed")
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(tensor, resumed.state_dict()[name]), name
-        assert torch.equal(average[name], resumed_average[name]), name
-
-
-def test_a_run_killed_again_and_again_still_ends_the_same(tmp_path: Path) -> None:
-    run(tmp_path / "straight")
-    for stop_at in (9, 3, 8, 5):
-        with pytest.raises(Killed):
-            run(tmp_path / "killed", loss=line_loss(stop_at=stop_at), resume=True)
-    run(tmp_path / "killed", resume=True)
-    assert_same_run(tmp_path / "straight", tmp_path / "killed")
-
-
-def test_going_on_from_the_end_changes_nothing(tmp_path: Path) -> None:
-    _, average = run(tmp_path)
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    _, again = run(tmp_path, resume=True)
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-    assert all(torch.equal(average[name], again[name]) for name in average)
-
-
-def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
-    run(tmp_path)
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=r"holds a run already; go on with --resume or choose another folder"):
-        run(tmp_path)
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-
-
-@pytest.mark.parametrize("step", [5, 12])
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-@pytest.mark.parametrize("clip", [None, 1.0])
-def test_numbers_that_are_none_stop_the_run_and_spare_its_checkpoint(tmp_path: Path, step: int, what: str, clip: float | None) -> None:
-    how, bad = replace(HOW, clip=clip), line_loss(nan_at=step) if what == "loss" else line_loss(wild_at=step)
-    with pytest.raises(ValueError, match=rf"the {what} of step {step} is (nan|inf); the last checkpoint is intact"):
-        run(tmp_path / "bad", how, bad)
-    if step > 6:
-        state = torch.load(tmp_path / "bad" / "checkpoint.pt", weights_only=True)
-        assert state["step"] == 6
-        assert all(tensor.isfinite().all() for part in ("network", "average") for tensor in state[part].values())
-    run(tmp_path / "bad", how, resume=True)
-    run(tmp_path / "straight", how)
-    assert_same_run(tmp_path / "straight", tmp_path / "bad")
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "another network"])
-def test_a_checkpoint_that_does_not_fit_is_refused_and_kept(tmp_path: Path, damage: str) -> None:
-    run(tmp_path)
-    path = tmp_path / "checkpoint.pt"
-    if damage == "another network":
-        with pytest.raises(ValueError, match=r"checkpoint.pt: does not fit this run"):
-            train(nn.Linear(3, 1), line_loss(), SAMPLES, HOW, tmp_path, resume=True)
-    else:
-        path.write_bytes(path.read_bytes()[: 200 if damage == "truncated" else 0])
-        data = path.read_bytes()
-        with pytest.raises(ValueError, match=r"checkpoint.pt: does not fit this run"):
-            run(tmp_path, resume=True)
-        assert path.read_bytes() == data
-
-
-def test_the_log_has_a_line_for_every_so_many_steps_and_the_last(tmp_path: Path) -> None:
-    reports: list[tuple[int, int]] = []
-    run(tmp_path, replace(HOW, steps=7), report=lambda step, of, losses, speed: reports.append((step, of)))
-    with (tmp_path / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == [2, 4, 6, 7] == [step for step, _ in reports]
-    assert {of for _, of in reports} == {7}
-    assert all(float(row["half"]) == pytest.approx(float(row["loss"]) / 2, rel=1e-4) for row in rows)
-
-
-def test_the_learning_rate_grows_then_decays_to_its_floor() -> None:
-    how = Optimisation(steps=100, learning_rate=1.0, final_learning_rate=0.1, decay_power=1.0, warm_up=10)
-    assert how.rate(0) == pytest.approx(0.1)
-    assert how.rate(4) == pytest.approx(0.5 * 0.96)
-    assert how.rate(50) == pytest.approx(0.5)
-    assert how.rate(75) == pytest.approx(0.25)
-    assert how.rate(95) == how.rate(99) == how.rate(1000) == 0.1
-    constant = Optimisation(steps=100, learning_rate=2e-4, warm_up=0)
-    assert {constant.rate(step) for step in range(100)} == {2e-4}
-    square = Optimisation(steps=100, learning_rate=1.0, decay_power=2.0, warm_up=0)
-    assert square.rate(50) == pytest.approx(0.25)
-
-
-@given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 3))
-def test_every_epoch_sees_every_sample_once(samples: int, batch: int, seed: int) -> None:
-    how = Optimisation(batch=batch, seed=seed)
-    seen = np.concatenate([batch_of(samples, how, step) for step in range(-(-3 * samples // batch))])
-    for epoch in range(3):
-        assert sorted(seen[epoch * samples : (epoch + 1) * samples]) == list(range(samples))
-    np.testing.assert_array_equal(batch_of(samples, how, 2), batch_of(samples, how, 2))
-
-
-def test_epochs_and_seeds_have_their_own_order() -> None:
-    orders = [batch_of(50, Optimisation(batch=50, seed=seed), step).tolist() for seed in (0, 1) for step in (0, 1)]
-    assert len({tuple(order) for order in orders}) == 4
-
-
-def test_the_average_follows_its_formula() -> None:
-    network = Line()
-    average = {name: torch.zeros_like(tensor) for name, tensor in network.state_dict().items()}
-    value = 0.0
-    for step in range(60):
-        with torch.no_grad():
-            network.weight.fill_(float(step))
-        network.norm.num_batches_tracked.fill_(step)
-        update_average(average, network, 0.8, step)
-        keep = min(0.8, (1 + step) / (10 + step))
-        value = keep * value + (1 - keep) * step
-        assert average["weight"].tolist() == pytest.approx([value] * 3, rel=1e-5)
-        assert average["norm.num_batches_tracked"] == step
-    assert value == pytest.approx(59 - 0.8 / 0.2, abs=0.1)                            # a line is followed keep / (1 - keep) behind
-
-
-# Codecs
 
 
 QUICK = Optimisation(steps=30, batch=8, learning_rate=3e-3, warm_up=3, weight_decay=0.0, betas=(0.9, 0.98), ema=0.9)
@@ -326,8 +157,8 @@ def test_the_backbones_training_goes_on_bit_for_bit(moments: Shards, tmp_path: P
     monkeypatch.setattr("copgen.training.backbone.train", lambda *args, **options: train(*args, **options, save_every=2, log_every=1))
     train_backbone(short, moments, CODECS, tmp_path / "straight")
 
-    def killed(step: int, *_: object) -> None:
-        if step == 3:
+    def killed(progress: Progress) -> None:
+        if progress.step == 3:
             raise Killed
 
     with pytest.raises(Killed):
@@ -378,7 +209,7 @@ def test_a_backbone_learns_with_natural_channels(moments: Shards, shortcuts: dic
 
 def test_the_velocitys_error_is_the_noises_over_alpha_squared(moments: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At one time for all, so that the factor is known."""
-    monkeypatch.setattr("copgen.training.backbone.draw_times", lambda rows, batch, generator: {
+    monkeypatch.setattr("copgen.training.denoising.draw_times", lambda rows, batch, generator: {
         row: torch.full((batch,), 700) for row in rows})
     noise, velocity = (first_losses(replace(RECIPE, train=BackboneTraining(weighting=weighting)), moments, CODECS, tmp_path / weighting)
                        for weighting in ("noise", "velocity"))
@@ -405,18 +236,3 @@ def test_drawn_latents_are_of_about_unit_variance_and_certain_rows_exact(moments
             assert not torch.equal(first[row], second[row])
         else:
             np.testing.assert_array_equal(first[row], TINY[row].scale.to_model(layers[row]))
-
-
-@given(st.integers(0, 1000))
-def test_rows_given_clean_are_any_but_never_all(seed: int) -> None:
-    clean = torch.stack(list(clean_rows(TINY, 64, 1.0, torch.Generator().manual_seed(seed)).values()), 1)
-    assert not clean.all(dim=1).any()
-    assert clean.any()
-    assert not torch.stack(list(clean_rows(TINY, 64, 0.0, torch.Generator().manual_seed(seed)).values())).any()
-
-
-def test_a_chance_of_clean_rows_is_kept() -> None:
-    clean = torch.stack(list(clean_rows(TINY, 4000, 0.5, torch.Generator().manual_seed(0)).values()), 1)
-    assert 0.35 < clean.any(dim=1).float().mean() < 0.5
-    per_row = clean.float().mean(0)
-    assert (per_row - per_row.mean()).abs().max() < 0.05                             # no row is preferred

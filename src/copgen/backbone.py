@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -28,8 +28,8 @@ class BackboneConfig:
     # what the heads give: the noise, as in the paper, or the velocity alpha eps - sigma x_0 (Salimans and Ho, arXiv 2202.00512), from which
     # the noise is made. A small network can't copy nearly pure noise well enough: the x_0 of a noise prediction errs by 15 times there.
     prediction: Literal["noise", "velocity"] = "noise"
-    refine: int = 0                              # width of a small convolution over each image row's grid after its head; 0: none
-    beside: bool = False                         # whether that convolution also sees the rows of the same grid, faded as they are noisy
+    canvas: int = 0                              # width of convolutions over all image rows on one grid after the heads; 0: none
+    canvas_blocks: int = 3
 
     def __post_init__(self) -> None:
         if self.width > 2**14 or self.depth > 2**9:
@@ -62,10 +62,7 @@ class UViT(nn.Module):
         self.out_blocks = nn.ModuleList(Block(width, config.heads, skip=True) for _ in range(half))
         self.norm = nn.LayerNorm(width)
         self.head = nn.ModuleDict({name: nn.Linear(width, values_per_token(table, name)) for name in names})
-        images = [name for name in names if table[name].is_image and self.config.refine]
-        beside = {name: [other for other in images if config.beside and other != name
-                         and table.latent_shape(other) == table.latent_shape(name)] for name in images}
-        self.refine = nn.ModuleDict({name: Refinement(table.latent_shape(name)[0], config.refine, beside[name]) for name in images})
+        self.canvas = Canvas(table, self.config.canvas, self.config.canvas_blocks) if self.config.canvas else None
         self.apply(initialise)
         for name in names:
             nn.init.trunc_normal_(self.position[name], std=0.02)
@@ -85,8 +82,7 @@ class UViT(nn.Module):
         x = self.trunk(torch.cat(tokens, dim=1))                                   # [B, all tokens, D]
         parts = x.split([part.shape[1] for part in tokens], dim=1)
         heads = {name: self.unpatchify(name, part[:, 1:]) for name, part in zip(names, parts, strict=True)}
-        shown = {name: faded(latents[name], times[name]) for name in names if self.config.beside and name in self.refine}
-        heads |= {name: layer(latents[name], heads[name], times[name], shown) for name, layer in self.refine.items() if name in heads}
+        heads = heads if self.canvas is None else self.canvas(latents, heads, times)
         return heads if self.config.prediction == "noise" else {name: noise_of(heads[name], latents[name], times[name]) for name in names}
 
     def tokens(self, name: str, latent: Tensor, time: Tensor) -> Tensor:
@@ -118,29 +114,98 @@ class UViT(nn.Module):
         return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, height, width)
 
 
-class Refinement(nn.Module):
-    """What a head of few, large patches misses: a few convolutions over the row's grid, across the borders of its patches."""
+class Canvas(nn.Module):
+    """What few, large tokens miss: convolutions over all image rows on the finest latent grid, which correct every head's prediction.
 
-    def __init__(self, channels: int, width: int, beside: Iterable[str] = (), clock: int = 32) -> None:
+    Rows of coarser grids are repeated onto it and averaged back. All rows of a square lie on the same ground, so what one row shows at
+    a place tells the others what to show there. A row's noise says how much of it to believe: its time scales what it brings in.
+    """
+
+    def __init__(self, table: Table, width: int, blocks: int, clock: int = 32) -> None:
         super().__init__()
-        self.beside = nn.ModuleDict({name: nn.Conv2d(channels, width, 3, padding=1, bias=False) for name in beside})
-        for layer in self.beside.values():
+        images = {name: table.latent_shape(name) for name in table.images}
+        side = max(shape[1] for shape in images.values())
+        if uneven := [name for name, shape in images.items() if side % shape[1]]:
+            raise ValueError(f"backbone canvas: the latent grid of {uneven[0]} does not divide the finest, {side}; set canvas = 0")
+        self.clock_width = clock
+        self.factor = {name: side // shape[1] for name, shape in images.items()}
+        self.enter = nn.ModuleDict({name: nn.Conv2d(2 * z, width, 3, padding=1) for name, (z, _, _) in images.items()})
+        self.clock = nn.ModuleDict({name: nn.Linear(clock, 2 * width) for name in images})
+        self.blocks = nn.ModuleList(CanvasBlock(width) for _ in range(blocks))
+        self.leave = nn.ModuleDict({name: nn.Conv2d(width, z, 3, padding=1) for name, (z, _, _) in images.items()})
+        self.straight = Straight({name: z for name, (z, _, _) in images.items()}, clock)
+        for layer in self.leave.values():        # heads start as if they stood alone
             nn.init.zeros_(layer.weight)         # type: ignore[arg-type]
-        self.clock = nn.Linear(clock, width)
-        self.conv_in = nn.Conv2d(2 * channels, width, 3, padding=1)
-        self.conv_mid = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)     # a head starts as if it stood alone
-        nn.init.zeros_(self.conv_out.bias)       # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)           # type: ignore[arg-type]
 
-    def forward(self, latent: Tensor, head: Tensor, time: Tensor, shown: Mapping[str, Tensor]) -> Tensor:
-        clock = self.clock(time_embedding(time, self.clock.in_features).to(head.dtype))[:, :, None, None]
-        h = self.conv_in(torch.cat([latent.to(head.dtype), head], dim=1)) + clock
-        for name, layer in self.beside.items():
-            if name in shown:
-                h = h + layer(shown[name].to(head.dtype))
+    def forward(self, latents: Mapping[str, Tensor], heads: Mapping[str, Tensor], times: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        shown = [name for name in self.enter if name in heads]
+        if not shown:
+            return dict(heads)
+        h = sum((self.brought(name, latents[name], heads[name], times[name]) for name in shown), start=torch.zeros(()))
+        for block in self.blocks:
+            h = block(h)
         h = F.silu(h)
-        return head + self.conv_out(F.silu(self.conv_mid(h)))
+        onto = {name: repeated(latents[name].to(h.dtype), self.factor[name]) for name in shown}
+        straight = self.straight(onto, {name: self.embedded(times[name], h.dtype) for name in shown})
+        pooled = {factor: pool(h, factor) for factor in {self.factor[name] for name in shown}}
+        return {**heads, **{name: heads[name] + self.leave[name](pooled[self.factor[name]]) + pool(straight[name], self.factor[name])
+                            for name in shown}}
+
+    def embedded(self, time: Tensor, dtype: torch.dtype) -> Tensor:
+        return time_embedding(time, self.clock_width).to(dtype)
+
+    def brought(self, name: str, latent: Tensor, head: Tensor, time: Tensor) -> Tensor:
+        """What one row brings to the canvas [B, width, side, side]."""
+        scale, shift = self.clock[name](self.embedded(time, head.dtype))[..., None, None].chunk(2, dim=1)
+        x = self.enter[name](torch.cat([latent.to(head.dtype), head], dim=1)) * (1 + scale) + shift
+        return repeated(x, self.factor[name])
+
+
+class Straight(nn.Module):
+    """A linear map from every row's latent to every row's prediction at the same place, faded in and out by the rows' times.
+
+    What L1C says of L2A is nearly a line a band: without this, a network of nonlinear layers takes most of a short training to find it.
+    """
+
+    def __init__(self, channels: Mapping[str, int], clock: int) -> None:
+        super().__init__()
+        self.channels = dict(channels)
+        total = sum(channels.values())
+        self.fade_in = nn.ModuleDict({name: nn.Linear(clock, z) for name, z in channels.items()})
+        self.fade_out = nn.ModuleDict({name: nn.Linear(clock, z) for name, z in channels.items()})
+        self.mix = nn.Conv2d(total, total, 1)
+        nn.init.zeros_(self.mix.weight)
+        assert self.mix.bias is not None
+        nn.init.zeros_(self.mix.bias)
+
+    def forward(self, latents: Mapping[str, Tensor], clocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Latents [B, z, side, side] and embedded times [B, clock] of the rows that are there -> additions to their predictions."""
+        some = next(iter(latents.values()))
+        nothing = {name: some.new_zeros(len(some), z, *some.shape[2:]) for name, z in self.channels.items() if name not in latents}
+        faded = {name: z * (1 + self.fade_in[name](clocks[name]))[..., None, None] for name, z in latents.items()}
+        mixed = self.mix(torch.cat([(faded | nothing)[name] for name in self.channels], dim=1)).split(list(self.channels.values()), dim=1)
+        by_name = dict(zip(self.channels, mixed, strict=True))
+        return {name: by_name[name] * (1 + self.fade_out[name](clocks[name]))[..., None, None] for name in latents}
+
+
+def repeated(x: Tensor, factor: int) -> Tensor:
+    return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode="nearest")
+
+
+def pool(x: Tensor, factor: int) -> Tensor:
+    return x if factor == 1 else F.avg_pool2d(x, factor)
+
+
+class CanvasBlock(nn.Module):
+    def __init__(self, width: int, groups: int = 8) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, width)
+        self.conv_in = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_out(F.silu(self.conv_in(F.silu(self.norm(x)))))
 
 
 class Block(nn.Module):
@@ -180,7 +245,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.device.type != "cpu" or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v)
     with torch.autocast("cpu", enabled=False):   # on a CPU the fused kernel's backward takes longer than all the rest of a step
-        return torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1) @ v
+        return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1) @ v
 
 
 class MLP(nn.Module):
@@ -205,11 +270,6 @@ def noise_of(velocity: Tensor, latent: Tensor, time: Tensor) -> Tensor:
     """The noise in x_t from its velocity: eps = sigma x_t + alpha v; float32."""
     alpha, sigma = (value.view(-1, *[1] * (latent.ndim - 1)) for value in SCHEDULE.alpha_sigma_of(time))
     return sigma * latent.float() + alpha * velocity.float()
-
-
-def faded(latent: Tensor, time: Tensor) -> Tensor:
-    """A latent by how much signal is in it: itself when clean, next to nothing when it is noise."""
-    return latent * SCHEDULE.alpha_sigma_of(time)[0].view(-1, *[1] * (latent.ndim - 1)).to(latent.dtype)
 
 
 def patch_embedding(table: Table, name: str, width: int) -> nn.Conv2d:

@@ -7,7 +7,7 @@ whole or not at all, so that a writer that was killed goes on with the next miss
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from copgen.files import write_json, write_whole
 
 Arrays = Mapping[str, NDArray[Any]]
 INDEX = "index.json"
+PRESENT = "present"                              # the array that says which rows a sample has, uint8 [n, rows], where some lack some
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,18 @@ class Shards:
     def __len__(self) -> int:
         return self.samples
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether samples may lack rows."""
+        return bool(self.meta.get("incomplete", False))
+
+    def present(self, rows: Sequence[str], numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which samples have which rows [len(numbers), len(rows)]."""
+        if not self.incomplete:
+            return np.ones((len(numbers), len(rows)), bool)
+        places = [list(self.meta["rows"]).index(row) for row in rows]
+        return self.read((PRESENT,), numbers)[PRESENT].astype(bool)[:, places]
+
     def read(self, rows: tuple[str, ...], numbers: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """The arrays [len(numbers), ...] of these rows."""
         found: dict[str, list[NDArray[Any]]] = {row: [] for row in rows}
@@ -47,6 +60,70 @@ class Shards:
             except SafetensorError as error:
                 raise ValueError(f"{self.folder}: {error}; it holds {', '.join(shard.keys())}") from error
         return {row: np.stack(arrays) for row, arrays in found.items()}
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Several folders of shards as one, each as often as asked."""
+
+    parts: Sequence[Shards]
+    times: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if len({part.meta.get("kind") for part in self.parts}) > 1 or min(self.times) < 1:
+            raise ValueError(f"{', '.join(str(part.folder) for part in self.parts)}: shards of one kind, each once or more, can be mixed")
+
+    @property
+    def each(self) -> list[tuple[Shards, int]]:
+        return list(zip(self.parts, self.times, strict=True))
+
+    @property
+    def folder(self) -> Path:
+        return self.parts[0].folder
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """What the parts share, and each one's own with how often it comes."""
+        shared = {key: value for key, value in self.parts[0].meta.items() if all(part.meta.get(key) == value for part in self.parts)}
+        return shared | {"mixed": [dict(part.meta) | {"samples": len(part), "times": n} for part, n in self.each]}
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether samples may lack rows."""
+        return any(part.incomplete for part in self.parts)
+
+    def __len__(self) -> int:
+        return sum(len(part) * n for part, n in self.each)
+
+    def present(self, rows: Sequence[str], numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which samples have which rows [len(numbers), len(rows)]."""
+        return np.concatenate([part.present(rows, np.array([k])) for part, k in map(self._place, numbers)])
+
+    def read(self, rows: tuple[str, ...], numbers: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """The arrays [len(numbers), ...] of these rows."""
+        found = [part.read(rows, np.array([k])) for part, k in map(self._place, numbers)]
+        return {row: np.concatenate([arrays[row] for arrays in found]) for row in rows}
+
+    def _place(self, number: np.int64) -> tuple[Shards, int]:
+        rest = int(number)
+        for part, n in self.each:
+            if rest < len(part) * n:
+                return part, rest % len(part)
+            rest -= len(part) * n
+        raise IndexError(f"sample {number} of {len(self)}")
+
+
+def open_mixed(folders: Iterable[str]) -> Shards | Mixed:
+    """`FOLDER` or `FOLDER:TIMES`, one or several of them."""
+    named = [shard_folder(text) for text in folders]
+    parts, times = [open_shards(folder) for folder, _ in named], [n for _, n in named]
+    return parts[0] if times == [1] else Mixed(parts, times)
+
+
+def shard_folder(text: str) -> tuple[Path, int]:
+    """`FOLDER` or `FOLDER:TIMES`, once where it does not say."""
+    folder, colon, count = text.rpartition(":")
+    return (Path(folder), int(count)) if colon and count.isdigit() else (Path(text), 1)
 
 
 def open_shards(folder: Path) -> Shards:

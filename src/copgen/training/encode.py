@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from copgen.codec import KLCodec
 from copgen.files import sha256
 from copgen.modalities import Table
-from copgen.shards import Shards, write_shards
-from copgen.training.sources import Source
+from copgen.shards import Mixed, Shards, write_shards
+from copgen.training.sources import Source, presence
 
 
 def encode(source: Source, codecs: Mapping[str, KLCodec], table: Table, folder: Path, *, per_shard: int = 256,
@@ -22,11 +22,12 @@ def encode(source: Source, codecs: Mapping[str, KLCodec], table: Table, folder: 
     """Write moments of all samples as shards (float16; place and date as their float32 vectors); shards that exist are kept."""
     used = {row: sha256(codec_folder / row / "codec.safetensors") for row in codecs} if codec_folder else {}
     meta = {"kind": "moments", "source": source.name, "rows": list(table.names), "patch": table.patch, "codecs": used}
+    meta |= {"incomplete": True} if source.incomplete else {}
     return write_shards(folder, len(source), lambda numbers: moments_of(source, codecs, table, numbers), per_shard=per_shard,
                         meta=meta, progress=progress)
 
 
-def check_codecs(shards: Shards, codec_folder: Path) -> None:
+def check_codecs(shards: Shards | Mixed, codec_folder: Path) -> None:
     """ValueError where moments were made by other codecs than those in the folder."""
     for row, made_by in shards.meta.get("codecs", {}).items():
         path = codec_folder / row / "codec.safetensors"
@@ -44,4 +45,4 @@ def moments_of(source: Source, codecs: Mapping[str, KLCodec], table: Table, numb
         if row in codecs:
             parts = [codecs[row].moments(torch.from_numpy(part)).half().numpy() for part in parts]
         out[row] = np.concatenate(parts)
-    return out
+    return {**out, **presence(source, table, numbers)}

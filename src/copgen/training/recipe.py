@@ -25,6 +25,7 @@ class Geometry:
     stride: int = TABLE.stride
     patch: int = TABLE.patch
     latent_channels: int = TABLE.latent_channels
+    rows: tuple[str, ...] = ()                   # modalities or rows; none named: all
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,12 @@ class CodecSizes:
     shortcut: bool = False
 
 
+PublishedFault = Literal["halved_losses", "lpips_dropout", "magnified_classes"]
+
+
 @dataclass(frozen=True)
 class CodecTraining:
-    """The paper's section 3.2.1 (its perceptual and adversarial parts are not here yet)."""
+    """The paper's section 3.2.1; its perceptual and adversarial terms are off unless a recipe asks for them."""
 
     __pydantic_config__: ClassVar = STRICT
     how: Optimisation = field(default_factory=lambda: Optimisation(
@@ -51,18 +55,45 @@ class CodecTraining:
         betas=(0.9, 0.999), clip=1.0, ema=0.995))
     kl_weight: float = 1e-6
     crop: int | None = None                      # pixels along a side of the random crops; None: whole squares
+    encoder: Literal["trained", "kept"] = "trained"      # kept: only the decoder moves, so that latents stay what they are
+    orientations: Literal["eight", "mirrored", "one"] = "eight"    # that a crop is turned into; the published training mirrors only
+    reconstruction: Literal["regression", "cross_entropy"] = "regression"          # of class rows; others are always regressed
+    perceptual: str = "off"                      # where LPIPS's weights are: a folder or a file
+    perceptual_weight: float = 1.0
+    adversarial_from: int | None = None          # the first step, counted from 0, with a discriminator; None: never
+    adversarial_weight: float = 0.5              # times the adaptive weight
+    published: tuple[PublishedFault, ...] = ()   # faults of the published training that are wanted all the same
+
+    def __post_init__(self) -> None:
+        if "lpips_dropout" in self.published and self.perceptual == "off":
+            raise ValueError("published = lpips_dropout with perceptual = off: there is no LPIPS to drop features of; "
+                             "name its weights in perceptual, or leave lpips_dropout out")
+
+
+RowWeights = Literal["uniform", "per_token", "learned"] | Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class BackboneTraining:
-    """The paper's section 3.3; `clean_conditions` goes beyond it."""
+    """The paper's section 3.3, and what goes beyond it: all of that is off unless a recipe asks for it."""
 
     __pydantic_config__: ClassVar = STRICT
     how: Optimisation = field(default_factory=Optimisation)
-    clean_conditions: float = 0.0                # chance that a random set of a sample's rows is given clean, as in sampling
+    activation_checkpointing: bool = False       # less memory for a third more operations
+    modality_dropout: float = 0.0                # chance that a random set of modalities is left out of a chunk's sequence
+    clean_conditions: float = 0.0                # chance that a random set of a sample's modalities is given clean, as in sampling
+    shared_times: float = 0.0                    # chance that a sample's noised rows share one time, as in sampling
+    weights: RowWeights = "uniform"              # of the rows' errors; in a table, modalities that it does not name have 1
     weighting: Literal["noise", "velocity"] = "noise"    # whose squared error: the noise's, or that over alpha squared, the velocity's
     # of a latent's channels: all alike, or by the size of their part in the pixels, so that what shows most is learnt first
     channels: Literal["uniform", "natural"] = "uniform"
+
+    def __post_init__(self) -> None:
+        for name in ("modality_dropout", "clean_conditions", "shared_times"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)}: is a chance, from 0 to 1")
+        if isinstance(self.weights, Mapping) and min(self.weights.values(), default=0.0) < 0:
+            raise ValueError(f"weights {dict(self.weights)}: none may be negative")
 
 
 @dataclass(frozen=True)
@@ -81,7 +112,8 @@ class Recipe:
     @property
     def modalities(self) -> Table:
         g = self.table
-        return replace(TABLE, footprint=g.footprint, stride=g.stride, patch=g.patch, latent_channels=g.latent_channels)
+        table = TABLE.subset(TABLE.select(g.rows)) if g.rows else TABLE
+        return replace(table, footprint=g.footprint, stride=g.stride, patch=g.patch, latent_channels=g.latent_channels)
 
     def codec_config(self, row: str) -> CodecConfig:
         """The sizes of one row's codec; ValueError where its stride is not the table's."""
@@ -97,6 +129,8 @@ def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """A recipe from TOML; ValueError with file, key, value and rule."""
     recipe = load(Recipe, path, overrides)
     recipe.modalities.select(recipe.codec_of)    # refuses unknown rows
+    if isinstance(recipe.train.weights, Mapping):
+        recipe.modalities.select(recipe.train.weights)
     for row in recipe.modalities.images:
         recipe.codec_config(row)                 # refuses sizes that don't fit
     return recipe

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from copgen.modalities import TABLE, Modality, Table
 from copgen.scaling import DayOfYear, UnitVector
 from copgen.scene import Scene
-from copgen.shards import Shards, open_shards
+from copgen.shards import PRESENT, Mixed, Shards, open_mixed, shard_folder
 from copgen.synthetic import world
 from copgen.writing import stored
 
@@ -31,8 +30,17 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether samples may lack rows; what they lack is zeros."""
+        ...
+
     def layers(self, rows: Sequence[str], numbers: Sequence[int]) -> Layers:
         """The layers [len(numbers), *layer_shape] of these rows."""
+        ...
+
+    def present(self, rows: Sequence[str], numbers: Sequence[int]) -> NDArray[np.bool_]:
+        """Which samples have which rows [len(numbers), len(rows)]."""
         ...
 
 
@@ -44,6 +52,7 @@ class Worlds:
     last: int
     table: Table = TABLE
     workers: int = 1
+    incomplete: bool = False
 
     @property
     def name(self) -> str:
@@ -55,6 +64,9 @@ class Worlds:
     def layers(self, rows: Sequence[str], numbers: Sequence[int]) -> Layers:
         scenes = list(self._made([self.first + int(number) for number in numbers]))
         return {row: np.stack([scene[row] for scene in scenes]) for row in rows}
+
+    def present(self, rows: Sequence[str], numbers: Sequence[int]) -> NDArray[np.bool_]:
+        return np.ones((len(numbers), len(rows)), bool)
 
     def _made(self, seeds: list[int]) -> Iterator[Scene]:
         if self.workers == 1:
@@ -68,34 +80,78 @@ class Worlds:
 class Stored:
     """Layers in shards, as `copgen synthesize --shards` writes them."""
 
-    shards: Shards
+    shards: Shards | Mixed
     table: Table = field(default=TABLE)
 
     @property
     def name(self) -> str:
+        if isinstance(self.shards, Mixed):
+            return "; ".join(f"{part.meta.get('source', part.folder.name)} x {n}" for part, n in self.shards.each)
         return str(self.shards.meta.get("source", self.shards.folder.name))
+
+    @property
+    def incomplete(self) -> bool:
+        return self.shards.incomplete
 
     def __len__(self) -> int:
         return len(self.shards)
+
+    def present(self, rows: Sequence[str], numbers: Sequence[int]) -> NDArray[np.bool_]:
+        return self.shards.present(rows, np.asarray(numbers, np.int64))
 
     def layers(self, rows: Sequence[str], numbers: Sequence[int]) -> Layers:
         packed = self.shards.read(tuple(rows), np.asarray(numbers, np.int64))
         return {row: unpack(self.table[row], array) for row, array in packed.items()}
 
 
-def open_source(text: str, table: Table, workers: int = 1) -> Source:
-    """`synthetic:FIRST..LAST`, or a folder of layer shards; ValueError for anything else."""
-    if match := re.fullmatch(r"synthetic:(\d+)\.\.(\d+)", text):
+@dataclass(frozen=True)
+class Scenes:
+    """Scenes at hand, each with the rows it has: real files, say."""
+
+    name: str
+    scenes: Sequence[Scene]
+    table: Table = TABLE
+    incomplete: bool = True
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def layers(self, rows: Sequence[str], numbers: Sequence[int]) -> Layers:
+        return {row: np.stack([self.scenes[k][row] if row in self.scenes[k] else self._nothing(row) for k in numbers]) for row in rows}
+
+    def present(self, rows: Sequence[str], numbers: Sequence[int]) -> NDArray[np.bool_]:
+        return np.array([[row in self.scenes[k] for row in rows] for k in numbers])
+
+    def _nothing(self, row: str) -> NDArray[Any]:
+        empty = np.zeros(self.table.layer_shape(row))
+        return empty.astype("datetime64[D]") if isinstance(self.table[row].scale, DayOfYear) else empty
+
+
+def having(source: Source, row: str) -> NDArray[np.int64]:
+    """The numbers of the samples that have a row; ValueError where none has."""
+    everything = np.arange(len(source))
+    found = everything[source.present([row], everything.tolist())[:, 0]] if source.incomplete else everything
+    if not len(found):
+        raise ValueError(f"{source.name}: no sample has {row}; name data that has it")
+    return found
+
+
+def open_source(texts: str | Sequence[str], table: Table, workers: int = 1) -> Source:
+    """`synthetic:FIRST..LAST`, or folders of layer shards, each FOLDER or FOLDER:TIMES; ValueError for anything else."""
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    if match := re.fullmatch(r"synthetic:(\d+)\.\.(\d+)", texts[0]):
         first, last = int(match[1]), int(match[2])
         if last <= first:
-            raise ValueError(f"--data {text}: the last seed must be larger than the first")
+            raise ValueError(f"--data {texts[0]}: the last seed must be larger than the first")
+        if len(texts) > 1:
+            raise ValueError(f"--data {texts[0]}: only shards can be mixed; write worlds as shards first (copgen synthesize --shards)")
         return Worlds(first, last, table, workers)
-    folder = Path(text)
-    if not folder.is_dir():
-        raise ValueError(f"--data {text}: neither synthetic:FIRST..LAST nor a folder of layer shards")
-    shards = open_shards(folder)
+    for text in texts:
+        if not shard_folder(text)[0].is_dir():
+            raise ValueError(f"--data {text}: neither synthetic:FIRST..LAST nor a folder of layer shards")
+    shards = open_mixed(texts)
     if shards.meta.get("kind") != "layers":
-        raise ValueError(f"--data {text}: holds {shards.meta.get('kind')}, not layers (copgen synthesize --shards)")
+        raise ValueError(f"--data {', '.join(texts)}: holds {shards.meta.get('kind')}, not layers (copgen synthesize --shards)")
     return Stored(shards, table)
 
 
@@ -116,4 +172,16 @@ def unpack(row: Modality, array: NDArray[Any]) -> NDArray[Any]:
 
 def packed_layers(source: Source, table: Table, numbers: range) -> Mapping[str, NDArray[Any]]:
     """All rows of these samples, packed: what one shard of layers holds."""
-    return {name: pack(table[name], layers) for name, layers in source.layers(table.names, list(numbers)).items()}
+    packed = {name: pack(table[name], layers) for name, layers in source.layers(table.names, list(numbers)).items()}
+    return packed | presence(source, table, numbers)
+
+
+def presence(source: Source, table: Table, numbers: range) -> dict[str, NDArray[np.uint8]]:
+    """The array that says which rows the samples have, where some lack some."""
+    return {PRESENT: source.present(table.names, list(numbers)).astype(np.uint8)} if source.incomplete else {}
+
+
+def meta_of(source: Source, table: Table) -> dict[str, Any]:
+    """What an index says of layers from a source."""
+    lacking = {"incomplete": True, "rows": list(table.names)} if source.incomplete else {}
+    return {"kind": "layers", "source": source.name, **lacking}
