@@ -94,7 +94,7 @@ def row_weights(table: Table, weights: RowWeights) -> dict[str, float]:
 
 
 def rows_shown(table: Table, chance: float, generator: torch.Generator) -> tuple[str, ...]:
-    """The rows of one chunk: with `chance`, those of a random set of modalities, at least one; the others are not in the sequence.
+    """The rows of one chunk: with `chance`, those of a random set of modalities, one image at least; the others are not in the sequence.
 
     Leaving rows out of the sequence for a whole chunk, rather than showing noise in some samples, makes the rest exactly what
     sampling with `absent="drop"` shows, and saves their tokens.
@@ -102,10 +102,11 @@ def rows_shown(table: Table, chance: float, generator: torch.Generator) -> tuple
     products = table.products
     used, share = torch.rand(2, generator=generator).tolist()
     left_out = torch.rand(len(products), generator=generator) < share
-    one = int(torch.randint(len(products), (), generator=generator))
+    images = list(dict.fromkeys(table[row].product for row in table.images)) or list(products)
+    one = images[int(torch.randint(len(images), (), generator=generator))]
     if used >= chance:
         return table.names
-    kept = {product for k, product in enumerate(products) if k == one or not left_out[k]}
+    kept = {product for k, product in enumerate(products) if product == one or not left_out[k]}
     return tuple(row for row in table.names if table[row].product in kept)
 
 
