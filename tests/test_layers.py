@@ -8,7 +8,7 @@ PACKAGES = ("copgen", "copgen.reading")          # from which modules are import
 LAYERS = [
     {"scaling", "diffusion", "config", "files"},
     {"modalities"},
-    {"scene", "codec", "backbone", "shards"},
+    {"scene", "codec", "backbone", "shards", "scores"},
     {"store", "published", "model", "synthetic", "reading", "majortom", "writing", "pictures", "drawing", "sheet"},
     {"training", "job"},
     {"cli"},
