@@ -14,6 +14,7 @@ train_codecs() {
         copgen train-vae "$row" --recipe $RECIPE --data "$WORK/worlds" --out "$WORK/vae/$row" --resume --set train_vae.how.steps="$CODEC_STEPS"
     done
 }
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 train_codecs s2l2a_10m s2l2a_20m s1rtc dem s2l2a_60m > "$WORK/codecs.log" &
 train_codecs s2l1c_10m s2l1c_20m lulc cloud_mask s2l1c_60m
 wait $!

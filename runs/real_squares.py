@@ -58,8 +58,8 @@ def patches(folder: Path) -> Iterator[Scene]:
         top, left = first_block(np.stack([bands["B01"], bands["B09"]]), 6)
         for row in (top, top + 54):
             for column in (left, left + 54):
-                layers = {name: np.stack([bands[band][row : row + SIDE : step, column : column + SIDE : step] for band in TABLE[name].bands])
-                          for name, step in L2A_ROWS.items()}
+                layers = {name: np.stack([bands[band][row : row + SIDE : step, column : column + SIDE : step]
+                                          for band in TABLE[name].bands]) for name, step in L2A_ROWS.items()}
                 yield Scene({"place": place, **layers}, name=path.stem)
 
 

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from copgen import diffusion
 from copgen.backbone import BackboneConfig, UViT
 from copgen.scene import Scene
 from copgen.shards import PRESENT, Mixed, Shards, open_mixed, write_shards
-from copgen.training.backbone import train_backbone
-from copgen.training.denoising import Denoising, clean_rows, row_weights, rows_shown
-from copgen.training.encode import encode
+from copgen.training.backbone import check_moments, train_backbone
+from copgen.training.denoising import Denoising, clean_rows, drawn_latents, row_weights, rows_shown
+from copgen.training.encode import check_codecs, encode
 from copgen.training.loop import Optimisation
 from copgen.training.recipe import BackboneTraining, CodecSizes, Geometry, Recipe
 from copgen.training.sources import Scenes, Stored, having, meta_of, packed_layers
@@ -67,6 +68,34 @@ def spy() -> Spy:
     network = Spy(TINY, BackboneConfig(32, 2, 2))
     network.load_state_dict(tiny_backbone().state_dict())
     return network
+
+
+def test_with_all_else_off_the_loss_is_the_papers(tmp_path: Path) -> None:
+    """Independent times from 1, squared errors of the noise, a mean a row, summed over rows: drawn here in the same order."""
+    network, shards, generator = tiny_backbone(), moments(tmp_path), seeded()
+    loss, parts = Denoising(network, BackboneTraining(), shards, CODECS)(BATCH, seeded(), 0)
+    rows = rows_shown(TINY, 0.0, generator)
+    x0 = drawn_latents(shards, TINY, {row: codec.scaling_factor for row, codec in CODECS.items()}, BATCH, generator, rows)
+    n = diffusion.draw_times(rows, len(BATCH), generator)
+    clean_rows(TINY, rows, len(BATCH), 0.0, generator)
+    eps = {row: torch.randn(z.shape, generator=generator) for row, z in x0.items()}
+    predicted = network(diffusion.noised(x0, eps, n), {row: steps.float() for row, steps in n.items()})
+    expected, by_row = diffusion.loss(predicted, eps)
+    assert float(loss.detach()) == pytest.approx(float(expected.mean().detach()), rel=1e-6)
+    assert all(torch.equal(parts[row], by_row[row].detach()) for row in TINY.names) and int(min(map(torch.min, n.values()))) >= 1
+
+
+def test_every_part_of_a_mixture_is_checked(tmp_path: Path) -> None:
+    """Parts encoded by different codecs share no latents, whatever is said of the first."""
+    for name in ("a", "b"):
+        meta = {"kind": "moments", "rows": list(TINY.names), "codecs": {"dem": name}}
+        write_shards(tmp_path / name, 1, lambda numbers: {"dem": np.zeros((1, 4), np.float32)}, per_shard=1, meta=meta)
+    with pytest.raises(ValueError, match="is not the codec that made the moments in"):
+        check_codecs(open_mixed([f"{tmp_path}/a", f"{tmp_path}/b"]), tmp_path)
+    small = write_shards(tmp_path / "c", 1, lambda numbers: {row: np.zeros((1, 2), np.float32) for row in TINY.names}, per_shard=1, meta={
+        "kind": "moments"})
+    with pytest.raises(ValueError, match=rf"{small.folder}: place has moments \[2\]"):
+        check_moments(Mixed([moments(tmp_path / "whole"), small], [1, 1]), TINY)
 
 
 def test_what_a_sample_lacks_is_noise_at_the_last_step_and_costs_nothing(tmp_path: Path) -> None:

@@ -127,6 +127,13 @@ def test_what_devices_cannot_share_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_as_many_processes_as_devices_or_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="torchrun started 2 processes, and --devices 1 --nodes 1 are 1"):
+        Devices().launch("fp32")
+
+
 @pytest.mark.parametrize("environment, first", [
     ({}, True), ({"LOCAL_RANK": "1"}, False), ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False), ({"LOCAL_RANK": "0", "NODE_RANK": "0"}, True),
     ({"RANK": "4", "LOCAL_RANK": "0"}, False), ({"RANK": "0", "LOCAL_RANK": "0"}, True), ({"SLURM_PROCID": "2"}, False)])

@@ -65,3 +65,24 @@ def test_rows_of_one_model_only_are_left_as_they_are_or_out() -> None:
     assert torch.equal(state["embed.lulc.weight"], fresh["embed.lulc.weight"])
     assert torch.equal(state["mid_block.mlp.fc1.weight"], few.state_dict()["mid_block.mlp.fc1.weight"])
     assert start_from(few, many) == []
+
+
+def test_rows_that_both_have_keep_their_map_on_a_canvas_whatever_the_others_are() -> None:
+    """With the new rows' part of the map silent, rows that both models have are predicted from each other as before."""
+    config = replace(PLAIN, canvas=16, canvas_blocks=1)
+    few, many = UViT(TINY.subset(("place", "dem", "s1rtc", "s2l2a_10m")), config), UViT(TINY, config)
+    assert few.canvas is not None and many.canvas is not None
+    nn.init.normal_(few.canvas.straight.mix.weight)
+    assert "new rows date, lulc, cloud_mask" in told(many, start_from(many, few))
+    rows = few.table.names
+    before, after = predictions(few, rows), predictions(many, rows)
+    assert all(torch.allclose(before[row], after[row], atol=1e-5) for row in rows)
+    back = UViT(few.table, config)
+    assert start_from(back, many) == [] and all(torch.equal(few.state_dict()[name], tensor) for name, tensor in back.state_dict().items())
+
+
+@pytest.mark.parametrize("other", [{"heads": 4}, {"prediction": "velocity"}])
+def test_weights_that_would_mean_something_else_are_refused(other: dict) -> None:
+    """Their sizes are the same."""
+    with pytest.raises(ValueError, match=f"--init: its backbone has {next(iter(other))} = "):
+        start_from(UViT(TINY, PLAIN), UViT(TINY, replace(PLAIN, **other)))

@@ -11,6 +11,7 @@ LAYERS = [
     {"scene", "codec", "backbone", "shards", "scores"},
     {"store", "published", "model", "synthetic", "reading", "majortom", "writing", "pictures", "drawing", "sheet"},
     {"training", "job"},
+    {"console"},
     {"cli"},
 ]
 ARROWS = {                                       # within a layer, and one upwards: Scene.save

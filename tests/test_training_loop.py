@@ -234,6 +234,11 @@ def test_a_training_stopped_early_is_the_beginning_of_the_whole(tmp_path: Path) 
     assert_same(run(tmp_path / "parts", resume=True), whole)
 
 
+def test_a_step_to_stop_at_is_one_of_the_schedule(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stop 0: is a step of the schedule"):
+        run(tmp_path, stop=0)
+
+
 def test_the_learning_rate_grows_then_decays_to_its_floor() -> None:
     how = Optimisation(steps=100, learning_rate=1.0, final_learning_rate=0.1, decay_power=1.0, warm_up=10)
     assert how.rate(0) == pytest.approx(0.1)

@@ -323,6 +323,7 @@ def test_a_kept_encoder_gives_the_latents_it_gave(tmp_path: Path) -> None:
     kept = replace(plan, train_vae=replace(quick, encoder="kept"))
     with pytest.raises(ValueError, match="needs a codec to keep it from"):
         train_vae("dem", kept, worlds, tmp_path / "none")
+    first.scaling_factor = 3.0
     second = train_vae("dem", kept, worlds, tmp_path / "second", init=first)
     pixels = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -330,3 +331,15 @@ def test_a_kept_encoder_gives_the_latents_it_gave(tmp_path: Path) -> None:
         assert not torch.equal(first.decode(torch.ones(1, 8, 8, 8)), second.decode(torch.ones(1, 8, 8, 8)))
     with pytest.raises(ValueError, match="a recipe of the same sizes"):
         train_vae("lulc", kept, worlds, tmp_path / "other", init=first)
+
+
+def test_what_a_codec_is_trained_to_decode_does_not_depend_on_its_scaling_factor() -> None:
+    """The decoder divides by it, so a codec that goes on from another one sees latents as they will be used."""
+    torch.manual_seed(0)
+    codec = KLCodec(CodecConfig(1, width=8, multipliers=(1, 2), blocks=1, stem=4, groups=4, attention=False)).eval()
+    x, made = torch.randn(2, 1, 32, 32), []
+    for factor in (1.0, 3.0):
+        codec.scaling_factor = factor
+        with torch.no_grad():
+            made.append(codec_loss.seen_through(codec, x, torch.Generator().manual_seed(1))[1])
+    torch.testing.assert_close(made[0], made[1])

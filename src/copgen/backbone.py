@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 import torch
@@ -187,6 +188,20 @@ class Straight(nn.Module):
         mixed = self.mix(torch.cat([(faded | nothing)[name] for name in self.channels], dim=1)).split(list(self.channels.values()), dim=1)
         by_name = dict(zip(self.channels, mixed, strict=True))
         return {name: by_name[name] * (1 + self.fade_out[name](clocks[name]))[..., None, None] for name in latents}
+
+    def mix_from(self, other: Straight) -> dict[str, Tensor]:
+        """The state of the map with another's weights between the rows that both have."""
+        both = [name for name, z in self.channels.items() if other.channels.get(name) == z]
+        here, there = self.places(both), other.places(both)
+        mine, theirs = ({name: tensor.detach().clone() for name, tensor in one.mix.state_dict().items()} for one in (self, other))
+        mine["weight"][here[:, None], here] = theirs["weight"][there[:, None], there]
+        mine["bias"][here] = theirs["bias"][there]
+        return mine
+
+    def places(self, names: Sequence[str]) -> Tensor:
+        """The numbers of these rows' channels among those of all."""
+        starts = dict(zip(self.channels, accumulate(self.channels.values(), initial=0), strict=False))
+        return torch.tensor([starts[name] + k for name in names for k in range(self.channels[name])], dtype=torch.long)
 
 
 def repeated(x: Tensor, factor: int) -> Tensor:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+from copgen.console import WIDE, counting, pausing, print_codec_report, print_losses, progress_bar, wide_console
 
+if TYPE_CHECKING:
     from copgen.training.launch import Devices
-    from copgen.training.loop import Progress
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Any layers of a place in, many physically plausible Copernicus samples of any others out.\n\n"
                        "Start with `copgen generate --help`; `copgen modalities` lists what can be given and wanted.")
 
-WIDE = 150                                       # columns that the whole table takes
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the folder's newest checkpoint.")]
 DeviceCount = Annotated[int, typer.Option("--devices", help="Devices a node: GPUs, or processes of a CPU.")]
 Nodes = Annotated[int, typer.Option(help="Nodes, under torchrun or SLURM, which start a process a device.")]
@@ -391,7 +387,8 @@ def train(
                                  devices=devices_of(devices, nodes, strategy, accelerator),
                                  init=CopGen.from_pretrained(init).backbone_in("fp32") if init else None)
     save_model(out / "model", plan.name, licence, network, codecs, half=half,
-               notes={"data": shards.meta, "samples": len(shards), "steps": stop or plan.train.how.steps, "batch": plan.train.how.batch})
+               notes={"data": shards.meta, "samples": len(shards), "steps": min(stop or plan.train.how.steps, plan.train.how.steps),
+                      "batch": plan.train.how.batch, **({"init": init} if init else {})})
     print(f"model: {out / 'model'}")
 
 
@@ -445,77 +442,6 @@ def size(option: str, text: str | None) -> int | None:
         return int(float(number) * units[unit])
     except (KeyError, ValueError, OverflowError):
         raise ValueError(f"{option} {text}: expected a size such as 2GB or 500MB") from None
-
-
-# Progress
-
-
-def wide_console(console: type) -> Any:
-    """A console that never cuts columns when its output is piped into a file."""
-    return console() if sys.stdout.isatty() else console(width=200)
-
-
-@contextmanager
-def progress_bar() -> Iterator[Bar]:
-    """A bar that shows when it is started: what is refused before that is one line on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-                   console=Console(stderr=True))
-    try:
-        yield bar
-    finally:
-        if bar.live.is_started:
-            bar.stop()
-
-
-@contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    with progress_bar() as bar:
-        task = bar.add_task(what, total=None)
-        bar.start()
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def print_codec_report(report: Mapping[str, Any]) -> None:
-    """A report of `copgen.training.codec_report` as a table; its JSON has the bands' figures, too."""
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    columns = {"mae": "MAE", "rmse": "RMSE", "psnr": "PSNR dB", "percent_of_relief": "% of relief", "accuracy": "accuracy %",
-               "iou": "IoU %"}
-    grid = RichTable(title=f"{report['model']} at {report['places']}; trivial codecs fitted on {report['fitted on']}", title_justify="left")
-    for heading in ("row", "codec", "places", *columns.values()):
-        grid.add_column(heading, justify="right" if heading in columns.values() else "left", no_wrap=True)
-    for row, found in report["rows"].items():
-        for k, (name, measured) in enumerate(found["codecs"].items()):
-            for n, errors in enumerate(({"place": f"all {found['count']}", **measured["all"]}, *measured.get("each", ()))):
-                label = f"{row} ({found['unit']})" if not (k or n) else ""
-                cells = (f"{errors[key]:.4g}" if key in errors else "" for key in columns)
-                grid.add_row(label, "" if n else name, errors["place"], *cells)
-        grid.add_section()
-    wide_console(Console).print(grid)
-    for name in report["seen"]:
-        print(f"warning: {report['model']} was trained on {name}, which has some of these places: the figures flatter it", file=sys.stderr)
-
-
-def print_losses(progress: Progress) -> None:
-    parts = " ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
-    left = timedelta(seconds=round(progress.left))
-    print(f"step {progress.step}/{progress.steps}  {progress.speed:.3g} samples/s  {left} left  {parts}", flush=True)
-
-
-@contextmanager
-def pausing() -> Iterator[None]:
-    """A training that was asked to end says so in one sentence."""
-    from copgen.training.loop import Paused
-
-    try:
-        yield
-    except Paused as pause:
-        print(pause, file=sys.stderr)
-        raise typer.Exit(pause.code) from None
 
 
 if __name__ == "__main__":

@@ -38,6 +38,11 @@ class Shards:
         return self.samples
 
     @property
+    def parts(self) -> Sequence[Shards]:
+        """The folders that it is made of, as `Mixed` has them: itself."""
+        return (self,)
+
+    @property
     def incomplete(self) -> bool:
         """Whether samples may lack rows."""
         return bool(self.meta.get("incomplete", False))
@@ -46,7 +51,10 @@ class Shards:
         """Which samples have which rows [len(numbers), len(rows)]."""
         if not self.incomplete:
             return np.ones((len(numbers), len(rows)), bool)
-        places = [list(self.meta["rows"]).index(row) for row in rows]
+        known = list(self.meta["rows"])
+        if strange := [row for row in rows if row not in known]:
+            raise ValueError(f"{self.folder}: says nothing of {', '.join(strange)}; it has {', '.join(known)}: make it again with this table")
+        places = [known.index(row) for row in rows]
         return self.read((PRESENT,), numbers)[PRESENT].astype(bool)[:, places]
 
     def read(self, rows: tuple[str, ...], numbers: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
@@ -121,9 +129,10 @@ def open_mixed(folders: Iterable[str]) -> Shards | Mixed:
 
 
 def shard_folder(text: str) -> tuple[Path, int]:
-    """`FOLDER` or `FOLDER:TIMES`, once where it does not say."""
+    """`FOLDER` or `FOLDER:TIMES`, once where it does not say; a folder of that very name is meant as it is."""
     folder, colon, count = text.rpartition(":")
-    return (Path(folder), int(count)) if colon and count.isdigit() else (Path(text), 1)
+    several = colon and count.isascii() and count.isdecimal() and not Path(text).is_dir()
+    return (Path(folder), int(count)) if several else (Path(text), 1)
 
 
 def open_shards(folder: Path) -> Shards:

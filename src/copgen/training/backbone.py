@@ -14,7 +14,7 @@ from copgen.config import dump
 from copgen.modalities import Table
 from copgen.shards import Mixed, Shards
 from copgen.training.denoising import Denoising
-from copgen.training.launch import ONE, Devices
+from copgen.training.launch import ONE, Devices, is_first_process
 from copgen.training.loop import Player, Report, train
 from copgen.training.recipe import Recipe
 from copgen.training.run_folder import start_run
@@ -33,21 +33,31 @@ def train_backbone(recipe: Recipe, shards: Shards | Mixed, codecs: Mapping[str, 
     torch.manual_seed(how.seed)
     network = UViT(table, recipe.backbone)
     if init is not None:
-        say(told(network, start_from(network, init)))
+        new = start_from(network, init)
+        if is_first_process():
+            say(told(network, new))
     network.activation_checkpointing = recipe.train.activation_checkpointing
     objective = Denoising(network, recipe.train, shards, codecs)
     start_run(folder, resume, {"data": dict(shards.meta), **dump(recipe)})
-    objective.load_state_dict(train({"backbone": Player(objective)}, len(shards), how, folder, devices=devices, resume=resume, stop=stop,
-                                    report=report))
-    return network.eval()
+    average = train({"backbone": Player(objective)}, len(shards), how, folder, devices=devices, resume=resume, stop=stop, report=report)
+    trained = UViT(table, recipe.backbone)       # a new one: the other's weights may lie in shards over the devices
+    trained.load_state_dict({name.removeprefix("network."): tensor for name, tensor in average.items() if name.startswith("network.")})
+    return trained.eval()
 
 
 def start_from(network: UViT, init: UViT) -> list[str]:
     """Copy the weights of another backbone; the names of those that stay new.
 
-    Rows that only one of the two has are left as they are, or out. ValueError for a backbone of another size.
+    Rows that only one of the two has are left as they are, or out. ValueError for a backbone of another size or kind.
     """
+    for name in ("heads", "prediction"):         # the weights' sizes don't tell them, their meaning depends on them
+        theirs, ours = getattr(init.config, name), getattr(network.config, name)
+        if theirs != ours:
+            raise ValueError(f"--init: its backbone has {name} = {theirs!r}, the recipe's {ours!r}; use a recipe with the same")
     fresh, given = network.state_dict(), init.state_dict()
+    if network.canvas is not None and init.canvas is not None:      # its map between rows is one matrix of all
+        mix = network.canvas.straight.mix_from(init.canvas.straight)
+        given |= {f"canvas.straight.mix.{name}": tensor for name, tensor in mix.items()}
     others = set(init.table.names) - set(network.table.names)
     kept = {name: tensor for name, tensor in given.items() if not others & set(name.split("."))}
     if unfit := [name for name, tensor in kept.items() if name not in fresh or fresh[name].shape != tensor.shape]:
@@ -65,9 +75,10 @@ def told(network: UViT, new: Sequence[str]) -> str:
 
 def check_moments(shards: Shards | Mixed, table: Table) -> None:
     """ValueError for shards of something else, or of latents of another size."""
-    for row, array in shards.read(table.names, np.array([0])).items():
-        z, height, width = table.latent_shape(row)
-        expected = (2 * z, height, width) if table[row].is_image else (z, height, width)
-        if array.shape[1:] != expected:
-            raise ValueError(f"{shards.folder}: {row} has moments {list(array.shape[1:])}, the recipe's table {list(expected)}; "
-                             "encode with this recipe's codecs first (copgen encode)")
+    for part in shards.parts:
+        for row, array in part.read(table.names, np.array([0])).items():
+            z, height, width = table.latent_shape(row)
+            expected = (2 * z, height, width) if table[row].is_image else (z, height, width)
+            if array.shape[1:] != expected:
+                raise ValueError(f"{part.folder}: {row} has moments {list(array.shape[1:])}, the recipe's table {list(expected)}; "
+                                 "encode with this recipe's codecs first (copgen encode)")

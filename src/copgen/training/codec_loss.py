@@ -63,7 +63,7 @@ class DiscriminatorObjective(Objective):
         x = self.pixels(numbers, generator).to(codec.decoder.conv_out.weight)
         with torch.no_grad():
             moments, _ = posterior(codec, x, generator)                            # its noise was the codec's own turn's
-            y = wide(codec.decode(draw(moments, 1.0, noise_like(moments, generator))))
+            y = wide(codec.decode(draw(moments, codec.scaling_factor, noise_like(moments, generator))))
         real, made = self.discriminator(x), self.discriminator(planes(y) if self.by_class else y)
         loss = hinge(real, made)
         return halved(loss, self.how), {"logits_real": real.mean(), "logits_made": made.mean()}
@@ -103,7 +103,7 @@ def codec_loss(x: Tensor, y: Tensor, moments: Tensor, how: CodecTraining, last: 
 def seen_through(codec: KLCodec, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The posteriors' moments, and what the codec makes of one draw from each."""
     moments, noise = posterior(codec, x, generator)
-    return moments, wide(codec.decode(draw(moments, 1.0, noise)))
+    return moments, wide(codec.decode(draw(moments, codec.scaling_factor, noise)))
 
 
 def posterior(codec: KLCodec, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

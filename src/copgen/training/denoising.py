@@ -34,7 +34,7 @@ class Denoising(Objective):
         self.channels = {row: channel_weights(codec) for row, codec in codecs.items()} if how.channels == "natural" else {}
         self.weights = row_weights(self.table, how.weights)
         # log variances of Kendall et al. (arXiv 1705.07115): they start at 0, the uniform weights
-        self.spread = nn.ParameterDict({row: torch.zeros(()) for row in self.table.names} if how.weights == "learned" else {})
+        self.spread = nn.ParameterDict({row: torch.zeros(1) for row in self.table.names} if how.weights == "learned" else {})
 
     def forward(self, numbers: NDArray[np.int64], generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         rows = rows_shown(self.table, self.how.modality_dropout, generator)

@@ -29,11 +29,12 @@ def encode(source: Source, codecs: Mapping[str, KLCodec], table: Table, folder: 
 
 def check_codecs(shards: Shards | Mixed, codec_folder: Path) -> None:
     """ValueError where moments were made by other codecs than those in the folder."""
-    for row, made_by in shards.meta.get("codecs", {}).items():
-        path = codec_folder / row / "codec.safetensors"
-        if not path.is_file() or sha256(path) != made_by:
-            raise ValueError(f"{path}: is not the codec that made the moments in {shards.folder}; name the folder of those that did, "
-                             "or encode again")
+    for part in shards.parts:
+        for row, made_by in part.meta.get("codecs", {}).items():
+            path = codec_folder / row / "codec.safetensors"
+            if not path.is_file() or sha256(path) != made_by:
+                raise ValueError(f"{path}: is not the codec that made the moments in {part.folder}; name the folder of those that did, "
+                                 "or encode again")
 
 
 @torch.no_grad()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
+from torch.distributed import is_torchelastic_launched
 
 from copgen.training.sharding import shared_out
 
@@ -47,6 +49,10 @@ class Devices:
         """Fabric with all its processes started: each of them goes on from here."""
         from lightning_fabric import Fabric
 
+        started = int(os.environ.get("WORLD_SIZE", "1")) if is_torchelastic_launched() else self.world
+        if started != self.world:                # each would train by itself, all into one folder
+            raise ValueError(f"torchrun started {started} processes, and --devices {self.count} --nodes {self.nodes} are {self.world}; "
+                             "say the same to both")
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         fabric = Fabric(accelerator=accelerator if self.accelerator == "auto" else self.accelerator, devices=self.count,
                         num_nodes=self.nodes, strategy=self._strategy(), precision=FABRIC_NAMES[precision])
@@ -106,3 +112,14 @@ def check_compiler() -> None:
     if not any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++"])):
         raise ValueError("compile = true: torch.compile needs a C++ compiler and none was found; install g++, name one in CXX, or set "
                          "compile = false")
+
+
+def leave(code: int) -> NoReturn:
+    """End a process that has done its part, without the interpreter's last steps.
+
+    Under load, threads of the process group now and then outlive those steps and abort the process; the launcher takes that for a failure
+    and kills the first process, which is still at work.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

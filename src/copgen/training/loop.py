@@ -136,6 +136,8 @@ def train(players: Mapping[str, Player], samples: int, how: Optimisation, folder
     Raises ValueError for a folder that holds another run, for a loss that is no number (the last checkpoint stays) and for what can't be
     written; Paused after SIGTERM and Ctrl-C.
     """
+    if stop is not None and stop < 1:
+        raise ValueError(f"stop {stop}: is a step of the schedule, 1 or more")
     refuse_run(folder, resume)
     check_shares(how, players, devices)
     fabric = devices.launch(how.precision)

@@ -62,8 +62,7 @@ def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, init: K
     start_run(folder, resume, {"row": row, "data": source.name, **dump(recipe)})
     average = train(players, samples, plan.how, folder, devices=devices, resume=resume, report=report,
                     preview=preview_of(table[row], codec, source))
-    players["codec"].objective.load_state_dict(average)
-    codec.eval()
+    codec = averaged(codec, average)
     if plan.encoder == "trained":
         codec.scaling_factor = measured_scaling_factor(codec, pixels, samples, seed=plan.how.seed)
     save_codec(codec, folder)
@@ -145,13 +144,19 @@ def preview_of(row: Modality, codec: KLCodec, source: Source) -> Preview:
 
     def picture(step: int, average: Mapping[str, Tensor]) -> bytes:
         layers = source.layers([row.name], having(source, row.name)[:SHOWN].tolist())[row.name]
-        shown = KLCodec(codec.config).eval()
-        shown.load_state_dict({name.removeprefix("codec."): tensor for name, tensor in average.items()})
-        made = reconstructed(shown.to(codec.decoder.conv_out.weight), row, layers)
+        made = reconstructed(averaged(codec, average), row, layers)
         figures = ", ".join(f"{name} {value:.3g}" for name, value in list(errors(row, layers, made).items())[:2])
         return pairs(row, layers, made, f"{row.name}, step {step}, samples of the training: {figures} ({unit_of(row)})")
 
     return picture
+
+
+def averaged(codec: KLCodec, average: Mapping[str, Tensor]) -> KLCodec:
+    """A codec of the averaged weights beside the one in training, whose own may lie in shards over the devices."""
+    shown = KLCodec(codec.config, codec.scaling_factor).eval()
+    shown.load_state_dict({name.removeprefix("codec."): tensor for name, tensor in average.items()})
+    last = codec.decoder.conv_out.weight
+    return shown.to(last.device, last.dtype)
 
 
 def pairs(row: Modality, layers: NDArray, made: NDArray, title: str) -> bytes:
