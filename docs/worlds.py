@@ -1,4 +1,4 @@
-"""Makes docs/worlds.png: eight synthetic worlds that nano never saw, truth beside samples, for three ways of giving."""
+"""Makes docs/worlds.jpg: eight synthetic worlds that nano never saw, truth beside samples, for three ways of giving."""
 
 from pathlib import Path
 
@@ -30,5 +30,5 @@ if __name__ == "__main__":
                  *(picture(sample, "s2l2a_10m") for sample in l2a), picture(truth, "s1rtc"), picture(s1, "s1rtc"), picture(lulc, "lulc")]
         for column, tile in enumerate(tiles):
             canvas.paste(tile, GAP + column * step, TOP + line * step)
-    canvas.image.save(Path(__file__).with_suffix(".png"), optimize=True)
+    canvas.image.save(Path(__file__).with_suffix(".jpg"), quality=82)
     print(canvas.image.size)

@@ -53,7 +53,8 @@ class Shards:
             return np.ones((len(numbers), len(rows)), bool)
         known = list(self.meta["rows"])
         if strange := [row for row in rows if row not in known]:
-            raise ValueError(f"{self.folder}: says nothing of {', '.join(strange)}; it has {', '.join(known)}: make it again with this table")
+            raise ValueError(f"{self.folder} says nothing of {', '.join(strange)}, only of {', '.join(known)}; "
+                             "make it again with this table")
         places = [known.index(row) for row in rows]
         return self.read((PRESENT,), numbers)[PRESENT].astype(bool)[:, places]
 
