@@ -2,11 +2,12 @@
 
     python benchmarks/ablations.py --recipe recipes/nano.toml --vaes VAES --latents WORLDS --real REAL --unseen WORLDS
 
-Every variant starts from the same weights and sees the same number of samples. What is printed is the squared error of the backbone's
-first guess of the wanted rows' latents from pure noise, weighted by what each channel shows in the pixels, over what it would be for the
-mean of all places: 1 is no better than guessing that mean, 0 is perfect. The guess from pure noise is the conditional mean, so this is what
-the given rows say of the wanted ones, before any sampling. Unseen worlds; the last column is real squares, half of which were trained on by
-the variants that can use them, and the other half measured.
+Every variant starts from the same weights and sees the same number of samples. What is printed is the squared error of the backbone's first
+guess of the wanted rows' latents from pure noise, weighted by what each channel shows in the pixels, over what it would be for the mean of
+all places: 1 is no better than guessing that mean, 0 is perfect. The guess from pure noise is about the conditional mean, so this is what
+the given rows say of the wanted ones, before any sampling; figures above 1 come from the schedule, whose last step still holds a little
+signal, which a network that learnt to read it also reads in pure noise. Unseen worlds; the last column is real squares, half of which were
+trained on by the variants that can use them, and the other half measured.
 """
 
 from __future__ import annotations
