@@ -12,6 +12,7 @@ import torch
 from conftest import TINY, tiny_backbone, tiny_codec
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from copgen import diffusion
@@ -228,6 +229,8 @@ def test_a_training_runs_on_everything_at_once(tmp_path: Path) -> None:
     assert isinstance(mixed, Mixed) and len(mixed) == 10
     recipe = replace(RECIPE, train=BackboneTraining(QUICK, modality_dropout=0.5, clean_conditions=0.5, shared_times=0.5, weights="learned"))
     runs = [train_backbone(recipe, mixed, CODECS, tmp_path / name).state_dict() for name in ("one", "two")]
+    with Image.open(tmp_path / "one" / "previews" / "3.png") as preview:
+        assert preview.width > 10 * 192 and len(preview.convert("RGB").getcolors(10**6) or ()) > 100
     assert all(torch.equal(runs[0][name], runs[1][name]) and runs[0][name].isfinite().all() for name in runs[0])
 
 

@@ -16,6 +16,7 @@ from copgen.shards import Mixed, Shards
 from copgen.training.denoising import Denoising
 from copgen.training.launch import ONE, Devices, is_first_process
 from copgen.training.loop import Player, Report, train
+from copgen.training.preview import backbone_of, preview_of
 from copgen.training.recipe import Recipe
 from copgen.training.run_folder import start_run
 
@@ -39,10 +40,9 @@ def train_backbone(recipe: Recipe, shards: Shards | Mixed, codecs: Mapping[str, 
     network.activation_checkpointing = recipe.train.activation_checkpointing
     objective = Denoising(network, recipe.train, shards, codecs)
     start_run(folder, resume, {"data": dict(shards.meta), **dump(recipe)})
-    average = train({"backbone": Player(objective)}, len(shards), how, folder, devices=devices, resume=resume, stop=stop, report=report)
-    trained = UViT(table, recipe.backbone)       # a new one: the other's weights may lie in shards over the devices
-    trained.load_state_dict({name.removeprefix("network."): tensor for name, tensor in average.items() if name.startswith("network.")})
-    return trained.eval()
+    average = train({"backbone": Player(objective)}, len(shards), how, folder, devices=devices, resume=resume, stop=stop, report=report,
+                    preview=preview_of(table, recipe.backbone, codecs))
+    return backbone_of(table, recipe.backbone, average)
 
 
 def start_from(network: UViT, init: UViT) -> list[str]:
