@@ -54,11 +54,15 @@ class Optimisation:
     ema_how: Literal["growing", "constant", "published"] = "growing"       # see averages.py
     precision: Precision = "fp32"
     compile: bool = False                        # the networks, with torch.compile
+    save_every: int = 500                        # steps between checkpoints, the newest two of which stay
+    keep_every: int = 10_000                     # steps between those that stay for good, and between previews
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
             raise ValueError(f"steps {self.steps}, batch {self.batch}: both are 1 or more")
+        if self.save_every < 1 or self.keep_every < 1:
+            raise ValueError(f"save_every {self.save_every}, keep_every {self.keep_every}: both are 1 or more steps")
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
             raise ValueError(f"micro_batch {self.micro_batch}: must divide the batch of {self.batch}")
 
@@ -126,18 +130,20 @@ class Paused(Exception):
 
 
 def train(players: Mapping[str, Player], samples: int, how: Optimisation, folder: Path, *, devices: Devices = ONE, resume: bool = False,
-          stop: int | None = None, save_every: int = 500, log_every: int = 20, keep_every: int = 10_000, preview: Preview | None = None,
-          report: Report | None = None) -> dict[str, Tensor]:
+          stop: int | None = None, save_every: int | None = None, log_every: int = 20, keep_every: int | None = None,
+          preview: Preview | None = None, report: Report | None = None) -> dict[str, Tensor]:
     """Train the players' objectives in place; returns the averaged state of the first one's.
 
     The run's folder holds metrics.csv, TensorBoard's events, checkpoints/ (one every `save_every` steps; the newest stay, and one every
-    `keep_every`) and previews/ (one every `keep_every` steps). stop: the step to end at, where that is before the schedule's last.
+    `keep_every`; `how` says both unless they are given here) and previews/ (one every `keep_every` steps).
+    stop: the step to end at, where that is before the schedule's last.
     On several devices every process calls this; the first returns, the others end here, by SystemExit.
     Raises ValueError for a folder that holds another run, for a loss that is no number (the last checkpoint stays) and for what can't be
     written; Paused after SIGTERM and Ctrl-C.
     """
     if stop is not None and stop < 1:
         raise ValueError(f"stop {stop}: is a step of the schedule, 1 or more")
+    save_every, keep_every = save_every or how.save_every, keep_every or how.keep_every
     refuse_run(folder, resume)
     check_shares(how, players, devices)
     fabric = devices.launch(how.precision)

@@ -17,6 +17,8 @@ from copgen.training.launch import is_first_process
 
 State = dict[str, Any]
 KEPT = 2                                         # the newest, and the one before it for the day when the newest is found damaged
+FREE = ("how.steps", "how.save_every", "how.keep_every")      # of a recipe: what may change while a run goes on
+
 
 
 class Checkpoints:
@@ -85,7 +87,7 @@ def start_run(folder: Path, resume: bool, plan: Mapping[str, Any]) -> None:
     record, settled = folder / "recipe.json", json.loads(json_bytes(plan))
     if has_run(folder) and record.exists():
         both = leaves(json.loads(record.read_text()), settled)
-        differing = [key for key, (before, now) in both.items() if before != now and not key.endswith("how.steps")]
+        differing = [key for key, (before, now) in both.items() if before != now and not key.endswith(FREE)]
         if differing:
             before, now = both[differing[0]]
             raise ValueError(f"{folder}: was started with {differing[0]} = {before!r}, not {now!r}; resume it with the recipe and data "
