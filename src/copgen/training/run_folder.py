@@ -20,7 +20,6 @@ KEPT = 2                                         # the newest, and the one befor
 FREE = ("how.steps", "how.save_every", "how.keep_every")      # of a recipe: what may change while a run goes on
 
 
-
 class Checkpoints:
     """`checkpoints/<step>.pt`: the newest ones and one every `keep_every` steps."""
 
