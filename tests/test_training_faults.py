@@ -20,6 +20,7 @@ from test_training_loop import HOW, SAMPLES, Line, files, run
 from torch import Tensor, nn
 
 from copgen.shards import open_shards, write_shards
+from copgen.training.launch import has_compiler
 from copgen.training.loop import Player, train
 from copgen.training.run_folder import start_run
 
@@ -126,7 +127,7 @@ class Compiled(Line):
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not any(shutil.which(name) for name in ("g++", "clang++", "c++")), reason="torch.compile needs a C++ compiler")
+@pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler")
 def test_compiled_networks_learn_the_same(tmp_path: Path) -> None:
     compiled, plain = (train({"line": Player(Compiled())}, SAMPLES, replace(HOW, compile=compile), tmp_path / str(compile))
                        for compile in (True, False))

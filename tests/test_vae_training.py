@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,6 +27,7 @@ from copgen.shards import write_shards
 from copgen.training import codec_loss
 from copgen.training.adversarial import LARGEST_WEIGHT, PatchGAN, adaptive_weight, hinge
 from copgen.training.codec_loss import CodecObjective, DiscriminatorObjective, cross_entropy, planes
+from copgen.training.launch import has_compiler
 from copgen.training.loop import Optimisation
 from copgen.training.lpips import load_perceptual
 from copgen.training.recipe import CodecSizes, CodecTraining, Geometry, Recipe, read_recipe
@@ -309,7 +309,7 @@ def test_two_processes_give_one_processs_codec_with_a_discriminator_too(tmp_path
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_codec_is_balanced_against_its_discriminator(tmp_path: Path) -> None:
     train_vae("s2l2a_60m", recipe(how=replace(QUICK, steps=3, compile=True), adversarial_from=1), SOURCE, tmp_path)
     assert float(metrics(tmp_path)[-1]["adversarial_weight"]) > 0

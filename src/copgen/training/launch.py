@@ -106,10 +106,15 @@ def numbers_of(precision: Precision) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def has_compiler() -> bool:
+    """Whether torch.compile would find a C++ compiler to call."""
+    named = os.environ.get("CXX")
+    return any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++"]))
+
+
 def check_compiler() -> None:
     """ValueError where torch.compile would find no compiler to call."""
-    named = os.environ.get("CXX")
-    if not any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++"])):
+    if not has_compiler():
         raise ValueError("compile = true: torch.compile needs a C++ compiler and none was found; install g++, name one in CXX, or set "
                          "compile = false")
 
