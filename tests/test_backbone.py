@@ -12,7 +12,7 @@ from conftest import TINY, tiny_backbone
 from torch import Tensor
 
 from copgen.backbone import BackboneConfig, UViT, ground_positions, noise_of, time_embedding
-from copgen.diffusion import SCHEDULE
+from copgen.diffusion import SCHEDULE, schedule_to
 from copgen.modalities import Modality, Table
 from copgen.scaling import Linear
 from copgen.store import fill
@@ -186,11 +186,13 @@ def test_a_row_that_the_table_lacks_is_refused() -> None:
         tiny_backbone(SMALL)({name: latents[name] for name in ("dem", "lulc", "s1rtc")}, times)
 
 
-def test_the_noise_of_a_velocity_is_the_noise() -> None:
+@pytest.mark.parametrize("last", [0.0120, 0.025])
+def test_the_noise_of_a_velocity_is_the_noise(last: float) -> None:
+    schedule = schedule_to(last)
     x0, eps = torch.randn(3, 8, 4, 4, dtype=torch.float64), torch.randn(3, 8, 4, 4, dtype=torch.float64)
     times = torch.tensor([1.0, 500.5, 1000.0])
-    alpha, sigma = (torch.tensor([SCHEDULE.alpha_sigma(float(t))[k] for t in times]).view(-1, 1, 1, 1) for k in (0, 1))
-    found = noise_of(alpha * eps - sigma * x0, alpha * x0 + sigma * eps, times)
+    alpha, sigma = (torch.tensor([schedule.alpha_sigma(float(t))[k] for t in times]).view(-1, 1, 1, 1) for k in (0, 1))
+    found = noise_of(alpha * eps - sigma * x0, alpha * x0 + sigma * eps, times, schedule)
     assert (found - eps).abs().max() < 1e-5
 
 

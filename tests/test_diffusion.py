@@ -13,24 +13,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from copgen import diffusion
-from copgen.diffusion import SCHEDULE, SOLVERS, draw_times, joint_denoiser, loss, noised, published_fault, sample
+from copgen.diffusion import SCHEDULE, SOLVERS, draw_times, joint_denoiser, loss, noised, published_fault, sample, schedule_to
 
 Call = Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]
 
 
-def gaussian(mean: float, std: float) -> Call:
+def gaussian(mean: float, std: float, schedule: diffusion.Schedule = SCHEDULE) -> Call:
     """The exact backbone of independent N(mean, std^2) numbers: eps = sigma (x - alpha mean) / (alpha^2 std^2 + sigma^2)."""
 
     def eps(x: Tensor, t: float) -> Tensor:
-        alpha, sigma = SCHEDULE.alpha_sigma(t)
+        alpha, sigma = schedule.alpha_sigma(t)
         return sigma * (x - alpha * mean) / (alpha**2 * std**2 + sigma**2)
 
     return lambda latents, times: {row: eps(x, times[row][0].item()) for row, x in latents.items()}
 
 
-def gaussian_solution(noise: Tensor, mean: float, std: float, t: float = 1.0) -> Tensor:
+def gaussian_solution(noise: Tensor, mean: float, std: float, t: float = 1.0, schedule: diffusion.Schedule = SCHEDULE) -> Tensor:
     """Where the ODE takes the noise: the score (x - alpha mean) / sqrt(alpha^2 std^2 + sigma^2) never changes on the way."""
-    (alpha_T, sigma_T), (alpha, sigma) = SCHEDULE.alpha_sigma(1000), SCHEDULE.alpha_sigma(t)
+    (alpha_T, sigma_T), (alpha, sigma) = schedule.alpha_sigma(1000), schedule.alpha_sigma(t)
     score = (noise - alpha_T * mean) / math.hypot(alpha_T * std, sigma_T)
     return alpha * mean + math.hypot(alpha * std, sigma) * score
 
@@ -42,9 +42,18 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 # The schedule and training
 
 
-@any_of(st.floats(0.5, 1000))
-def test_time_and_log_snr_are_inverses(t: float) -> None:
-    assert SCHEDULE.time_of(SCHEDULE.lam(t)) == pytest.approx(t, rel=1e-9)
+@any_of(st.floats(0.5, 1000), st.sampled_from([0.0120, 0.025]))
+def test_time_and_log_snr_are_inverses(t: float, last: float) -> None:
+    schedule = schedule_to(last)
+    assert schedule.time_of(schedule.lam(t)) == pytest.approx(t, rel=1e-9)
+
+
+def test_a_later_end_leaves_less_of_the_signal_and_the_default_solver_still_solves() -> None:
+    """Alpha falls from 0.068 to 0.006; 40 calls on a Gaussian then end where the ODE does."""
+    schedule, noise = schedule_to(0.025), normal(4, 8)
+    assert SCHEDULE.alpha_sigma(1000)[0] > 0.06 > 0.01 > schedule.alpha_sigma(1000)[0]
+    x = sample(gaussian(0.5, 0.8, schedule), {"a": noise}, {}, "default", 40, denoise=False, schedule=schedule)["a"]
+    assert (x - gaussian_solution(noise, 0.5, 0.8, schedule=schedule)).abs().max() < 1e-3
 
 
 @any_of(st.floats(0.5, 1000))

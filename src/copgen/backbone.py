@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from copgen.diffusion import SCHEDULE
+from copgen.diffusion import SCHEDULE, Schedule, schedule_to
 from copgen.modalities import Table
 
 
@@ -29,6 +29,7 @@ class BackboneConfig:
     # what the heads give: the noise, as in the paper, or the velocity alpha eps - sigma x_0 (Salimans and Ho, arXiv 2202.00512), from which
     # the noise is made. A small network can't copy nearly pure noise well enough: the x_0 of a noise prediction errs by 15 times there.
     prediction: Literal["noise", "velocity"] = "noise"
+    last_beta: float = SCHEDULE.last             # where the schedule ends: see schedule_to
     canvas: int = 0                              # width of convolutions over all image rows on one grid after the heads; 0: none
     canvas_blocks: int = 3
 
@@ -39,6 +40,13 @@ class BackboneConfig:
             raise ValueError(f"backbone width {self.width}: must be a multiple of 4 and of the {self.heads} heads")
         if self.depth < 2 or self.depth % 2:
             raise ValueError(f"backbone depth {self.depth}: must be even and at least 2 (half before, half after the middle block)")
+        if not SCHEDULE.first < self.last_beta < 1:
+            raise ValueError(f"backbone last_beta {self.last_beta}: must lie between {SCHEDULE.first} and 1")
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule that it is trained and drawn with."""
+        return schedule_to(self.last_beta)
 
 
 class UViT(nn.Module):
@@ -83,8 +91,9 @@ class UViT(nn.Module):
         x = self.trunk(torch.cat(tokens, dim=1))                                   # [B, all tokens, D]
         parts = x.split([part.shape[1] for part in tokens], dim=1)
         heads = {name: self.unpatchify(name, part[:, 1:]) for name, part in zip(names, parts, strict=True)}
-        heads = heads if self.canvas is None else self.canvas(latents, heads, times)
-        return heads if self.config.prediction == "noise" else {name: noise_of(heads[name], latents[name], times[name]) for name in names}
+        heads, config = heads if self.canvas is None else self.canvas(latents, heads, times), self.config
+        return heads if config.prediction == "noise" else {
+            name: noise_of(heads[name], latents[name], times[name], config.schedule) for name in names}
 
     def tokens(self, name: str, latent: Tensor, time: Tensor) -> Tensor:
         """One row's tokens [B, 1 + tokens, D]: its time, then its patches, each with its position."""
@@ -281,9 +290,9 @@ def time_embedding(time: Tensor, width: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
-def noise_of(velocity: Tensor, latent: Tensor, time: Tensor) -> Tensor:
+def noise_of(velocity: Tensor, latent: Tensor, time: Tensor, schedule: Schedule = SCHEDULE) -> Tensor:
     """The noise in x_t from its velocity: eps = sigma x_t + alpha v; float32."""
-    alpha, sigma = (value.view(-1, *[1] * (latent.ndim - 1)) for value in SCHEDULE.alpha_sigma_of(time))
+    alpha, sigma = (value.view(-1, *[1] * (latent.ndim - 1)) for value in schedule.alpha_sigma_of(time))
     return sigma * latent.float() + alpha * velocity.float()
 
 

@@ -146,7 +146,7 @@ class CopGen:
             tick = partial(report_calls, progress, start, len(some), len(seeds)) if progress else None
             latents = diffusion.sample(
                 backbone, self._noise(drawn, some), {row: self._given(row, m, some, posterior) for row, m in encoded.items()},
-                solver=solver, steps=steps, absent=self._noise(unseen, some), progress=tick)
+                solver=solver, steps=steps, absent=self._noise(unseen, some), schedule=backbone.config.schedule, progress=tick)
             layers = {row: self._decode(row, latents[row]) for row in wanted}
             for k, seed in enumerate(some):
                 notes = {"seed": seed, "model": self.name, "solver": solver, "steps": steps, "absent": absent, "posterior": posterior,

@@ -43,7 +43,7 @@ class Denoising(Objective):
         present = present_rows(self.shards, rows, numbers)
         times, counted = self.times(present, generator)
         eps = {row: torch.randn(z.shape, generator=generator) for row, z in x0.items()}
-        x = noised(x0, eps, times)
+        x = noised(x0, eps, times, self.network.config.schedule)
         x = {row: torch.where(present[row].view(-1, *[1] * (z.ndim - 1)), z, eps[row]) for row, z in x.items()}
         predicted = self.network({row: z.to(device) for row, z in x.items()}, {row: n.float().to(device) for row, n in times.items()})
         errors = {row: self.error(row, predicted[row], eps[row].to(device), times[row].to(device)) for row in rows}
@@ -71,7 +71,7 @@ class Denoising(Objective):
         if row in self.channels:
             squared = squared * self.channels[row].to(eps.device)
         error = squared.flatten(1).mean(1)
-        return error / SCHEDULE.alpha_sigma_of(n)[0] ** 2 if self.how.weighting == "velocity" else error
+        return error / self.network.config.schedule.alpha_sigma_of(n)[0] ** 2 if self.how.weighting == "velocity" else error
 
     def weighted(self, errors: Mapping[str, Tensor], counted: Masks) -> Tensor:
         """One number of the rows' errors [B], each counted where its mask says so."""

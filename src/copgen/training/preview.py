@@ -37,7 +37,7 @@ def samples(network: UViT, codecs: Mapping[str, KLCodec], title: str) -> bytes:
     """A column a row of the table, a line a sample."""
     table, generator = network.table, torch.Generator().manual_seed(0)
     noise = {row: torch.randn(SAMPLES, *table.latent_shape(row), generator=generator) for row in table.names}
-    latents = sample(network, noise, {}, "default", CALLS)
+    latents = sample(network, noise, {}, "default", CALLS, schedule=network.config.schedule)
     step = TILE + GAP
     canvas = Canvas(Image.new("RGB", (GAP + step * len(table.images), 2 * TOP + step * SAMPLES), PAPER), 1)
     canvas.text(GAP, 4, title, 12, INK)
