@@ -1,0 +1,71 @@
+"""Samples of any layers from any others: `generate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from copgen.commands.options import NAMES, one_of, pair, size
+from copgen.console import progress_bar
+
+
+def generate(
+    out: Annotated[Path, typer.Option(help="Folder for <scene>/sample-000/...; nothing in it is ever deleted.")],
+    model: Annotated[str, typer.Option(help="nano, copgen-base, or a model folder (copgen models).")] = "nano",
+    input: Annotated[list[str] | None, typer.Option(metavar="PRODUCT=PATH[,key=value...]", help=(
+        "A layer to give, repeatable: a GeoTIFF, or a folder of one file a band. Keys: bands=B02:B03:..., unit=linear|dB (radar), "
+        "codes=esri|index|worldcover (land cover), offset=1000 (Sentinel-2 of baseline 04.00 and later)."))] = None,
+    archive: Annotated[Path | None, typer.Option(help="An archive in Major TOM's layout.")] = None,
+    cell: Annotated[str | None, typer.Option(help="The cell to read from it, such as 618U_30L.")] = None,
+    given: Annotated[str | None, typer.Option(help=f"What to read from the cell: {NAMES}.")] = None,
+    patch: Annotated[str | None, typer.Option(metavar="ROW,COL", help="Another of the cell's 6 x 6 squares; 0,0: north-west.")] = None,
+    window: Annotated[str | None, typer.Option(metavar="EASTING,NORTHING", help="The square's left and top, scene's CRS, m.")] = None,
+    place: Annotated[str | None, typer.Option(metavar="LAT,LON|none", help="If not the square's centre; none: not given.")] = None,
+    date: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD|none", help="The date, if not the files'; none: not given.")] = None,
+    offset: Annotated[float, typer.Option(help="To take off an archive's Sentinel-2 DN: 1000 from baseline 04.00 on.")] = 0,
+    fill: Annotated[bool, typer.Option("--fill", help="Fill up to 5 % no data from the nearest valid pixels.")] = False,
+    want: Annotated[str | None, typer.Option(help=f"What to generate: {NAMES}. Left out: all that is not given.")] = None,
+    samples: Annotated[int, typer.Option(help="How many samples.")] = 1,
+    seed: Annotated[int, typer.Option(help="Sample k has this seed + k.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Network calls a sample; left out: the solver's own.")] = None,
+    solver: Annotated[str, typer.Option(help="default (15 calls), or published: the authors' (50 calls).")] = "default",
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32: the backbone's weights. Decoding is always float32.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    absent: Annotated[str, typer.Option(help=(
+        "Rows neither given nor wanted: joint (drawn too: samples don't depend on what is wanted), noise or drop (quicker)."))] = "joint",
+    posterior: Annotated[str, typer.Option(help="The given layers' latents: mean, or sample (a draw of each seed's own).")] = "mean",
+    s1_unit: Annotated[str, typer.Option("--s1-unit", help="Unit of written radar: linear or dB.")] = "linear",
+    max_memory: Annotated[str | None, typer.Option(help="What a batch of samples may take, such as 2GB; else half the free.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that this run writes.")] = False,
+) -> None:
+    """Draw samples of any layers of a square from any others.
+
+    Georeferenced GeoTIFFs in physical units, a contact sheet and a record of the run land in OUT/<scene>/. Nothing given draws
+    unconditionally.
+
+    Example: copgen generate --input DEM=dem.tif --input LULC=lulc.tif,codes=index --date 2021-07-23 --want S2L2A,S1RTC
+    --samples 8 --out out
+    """
+    from copgen.job import Job, run
+
+    job = Job(
+        out=out, model=model, inputs=tuple(input or ()), archive=archive, cell=cell, given=given,
+        patch=pair("--patch", patch, int), window=pair("--window", window, float), place=place, date=date, offset=offset, fill=fill,
+        want=want,
+        samples=samples, seed=seed, steps=steps, solver=solver, precision=one_of("--precision", precision, "auto", "bf16", "fp32"),
+        device=one_of("--device", device, "auto", "cpu", "cuda"), absent=one_of("--absent", absent, "joint", "noise", "drop"),
+        posterior=one_of("--posterior", posterior, "mean", "sample"), s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"),
+        max_memory=size("--max-memory", max_memory), overwrite=overwrite, command=tuple(sys.argv[1:]))
+    with progress_bar() as bar:
+        task = bar.add_task("network calls", total=None)
+
+        def tick(calls: int, of: int, done: int, samples: int) -> None:
+            bar.start()
+            bar.update(task, completed=calls, total=of, description=f"network calls (sample {min(done + 1, samples)} of {samples})")
+
+        result = run(job, progress=tick, say=lambda text: bar.console.print(text, highlight=False, markup=False, soft_wrap=True))
+    print(f"samples: {result.folder}{'/sample-*' if samples > 1 else '/sample-000'}")
+    print(f"contact sheet: {result.sheet}")

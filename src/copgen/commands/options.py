@@ -1,0 +1,68 @@
+"""What commands share: options that mean the same everywhere, and text from the command line into values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from copgen.training.launch import Devices
+
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the folder's newest checkpoint.")]
+DeviceCount = Annotated[int, typer.Option("--devices", help="Devices a node: GPUs, or processes of a CPU.")]
+Nodes = Annotated[int, typer.Option(help="Nodes, under torchrun or SLURM, which start a process a device.")]
+Strategy = Annotated[str, typer.Option(help="On several devices: ddp copies the weights to each, fsdp shares them out.")]
+Accelerator = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")]
+Precision = Annotated[str | None, typer.Option(help="fp32 or bf16, in place of the recipe's.")]
+NAMES = "rows, products or released keys, comma-separated; see `copgen modalities`"
+
+
+def pair(option: str, text: str | None, kind: Callable[[str], Any]) -> Any:
+    """`A,B` -> (A, B)."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    try:
+        first, second = (kind(part) for part in parts)
+    except ValueError:
+        raise ValueError(f"{option} {text}: expected two numbers with a comma between them") from None
+    return first, second
+
+
+def one_of(option: str, value: str, *choices: str) -> Any:
+    if value not in choices:
+        raise ValueError(f"{option} {value}: choose {', '.join(choices)}")
+    return value
+
+
+def at_precision(section: str, precision: str | None) -> tuple[str, ...]:
+    """The override of a recipe's precision."""
+    return (f"{section}.how.precision={one_of('--precision', precision, 'fp32', 'bf16')}",) if precision else ()
+
+
+def devices_of(count: int, nodes: int, strategy: str, accelerator: str) -> Devices:
+    from copgen.training.launch import Devices
+
+    return Devices(count, nodes, one_of("--strategy", strategy, "auto", "ddp", "fsdp"),
+                   one_of("--accelerator", accelerator, "auto", "cpu", "cuda"))
+
+
+def exactly_one(rows: tuple[str, ...], word: str) -> tuple[str, ...]:
+    if len(rows) != 1:
+        raise ValueError(f"{word}: these are {len(rows)} rows ({', '.join(rows)}); name one")
+    return rows
+
+
+def size(option: str, text: str | None) -> int | None:
+    """`2GB`, `500MB`, `1.5GiB` or bytes -> bytes."""
+    if text is None:
+        return None
+    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    number = text.rstrip("BbKkMmGgIi")
+    unit = text[len(number) :].upper()
+    try:
+        return int(float(number) * units[unit])
+    except (KeyError, ValueError, OverflowError):
+        raise ValueError(f"{option} {text}: expected a size such as 2GB or 500MB") from None
