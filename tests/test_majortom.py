@@ -12,7 +12,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
-from copgen.majortom import cells, patch_offset, read_cell
+from copgen.majortom.cells import cells, patch_offset, read_cell
 from copgen.modalities import TABLE, Table
 from copgen.reading import CopgenWarning
 

@@ -7,8 +7,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,26 @@ def write_all(files: Mapping[Path, bytes], *, overwrite: bool = False) -> list[P
             raise ValueError(unwritten(path, error, replaced)) from error
         raise
     return list(files)
+
+
+@contextmanager
+def written(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """A hidden name for a file that is too large for memory: what is written there gets its own name where the block ends well.
+
+    Nothing is left of it where it does not; ValueError as `write_whole`.
+    """
+    check_target(path.parent, [path.name], overwrite=overwrite)
+    part, made = path.with_name(f".{path.name}.{os.getpid()}.part"), make_folder(path.parent)
+    try:
+        yield part
+        with part.open("r+b") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException as error:
+        withdraw([part], made)
+        if isinstance(error, OSError):
+            raise ValueError(unwritten(path, error)) from error
+        raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
