@@ -86,11 +86,13 @@ class Chosen(Shards):
     """Some samples of other shards."""
 
     def __init__(self, of: Shards, numbers: NDArray[np.int64]) -> None:
-        super().__init__(of.folder, len(numbers), of.per_shard, of.meta)
-        object.__setattr__(self, "numbers", numbers)
+        super().__init__(of.folder, np.array([len(numbers)]), of.meta)
+        object.__setattr__(self, "chosen", (of, numbers))
 
-    def read(self, rows: tuple[str, ...], numbers: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        return super().read(rows, self.numbers[numbers])     # type: ignore[attr-defined]
+    def fill(self, out: dict[str, NDArray[Any]], rows: tuple[str, ...], numbers: NDArray[np.int64], where: NDArray[np.int64], count: int
+             ) -> None:
+        of, chosen = self.chosen                 # type: ignore[attr-defined]
+        of.fill(out, rows, chosen[numbers], where, count)
 
 
 def trained(recipe: Recipe, variant: Mapping[str, Any], worlds: Shards, real: Shards, seen: NDArray[np.int64],

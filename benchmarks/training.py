@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -24,10 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from copgen.backbone import UViT
 from copgen.modalities import Table
+from copgen.training.ahead import reading
 from copgen.training.denoising import Denoising
 from copgen.training.game import Game
 from copgen.training.launch import Devices
-from copgen.training.loop import Optimisation, Player, batch_of
+from copgen.training.loop import Optimisation, Player
+from copgen.training.order import order_of
 from copgen.training.recipe import BackboneTraining, Recipe, read_recipe
 from copgen.training.run_folder import Checkpoints
 
@@ -55,9 +58,9 @@ class RandomMoments:
 class Peak:
     """The best matrix product, measured between the steps so that both meet the same load of the machine."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> None:
         m, k, n = (8192, 8192, 8192) if device.type == "cuda" else (834, 1024, 4096)
-        self.a, self.b = (torch.randn(shape, device=device).bfloat16() for shape in ((m, k), (k, n)))
+        self.a, self.b = (torch.randn(shape, device=device).to(dtype) for shape in ((m, k), (k, n)))
         self.operations, self.shape, self.rounds = 2 * m * k * n, f"{m} x {k} x {n}", 20
         self.found: list[float] = []
 
@@ -102,8 +105,8 @@ def game_of(recipe: Recipe, how: Optimisation, checkpointing: bool, folder: Path
     torch.manual_seed(0)
     network = UViT(recipe.modalities, recipe.backbone)
     network.activation_checkpointing = checkpointing
-    objective = Denoising(network, BackboneTraining(), RandomMoments(recipe.modalities), {})
-    objective.scaling_factors = dict.fromkeys(recipe.modalities.images, 0.5)
+    codecs = dict.fromkeys(recipe.modalities.images, SimpleNamespace(scaling_factor=0.5))       # all that a training asks of them
+    objective = Denoising(network, BackboneTraining(), RandomMoments(recipe.modalities), codecs)
     return Game(Devices().launch(how.precision), {"backbone": Player(objective)}, how, Checkpoints(folder, 1))
 
 
@@ -112,19 +115,20 @@ def measure(recipe: Recipe, how: Optimisation, checkpointing: bool, steps: int, 
     with tempfile.TemporaryDirectory() as folder:
         game = game_of(recipe, how, checkpointing, Path(folder))
     device = game.fabric.device
-    game.play(batch_of(10_000, how, 0), 0)       # what the first step prepares
     (seat,) = game.seats
     turn, passes, clock = seat.turn, [], clock_of(device)
     seat.turn = lambda *arguments: (passes.append(clock()), turn(*arguments), passes.append(clock()))[1]
     speeds, shares, both = [], [], []
-    best = [peak.measure()]
-    for step in range(1, 1 + steps):
-        seconds = timed(device, lambda step=step: game.play(batch_of(10_000, how, step), step))
-        best.append(peak.measure())
-        speeds.append(how.batch / seconds)
-        rate = 3 * operations * how.batch / seconds
-        shares.append(rate / statistics.mean(best[-2:]))
-        both.append((passes[-1] - passes[-2]) / seconds)
+    with reading(game.readers, game.tasks(order_of(10_000, 0), 0, 1 + steps), 0, how.precision) as chunks:
+        game.play(chunks, 0)                     # what the first step prepares
+        best = [peak.measure()]
+        for step in range(1, 1 + steps):
+            seconds = timed(device, lambda step=step: game.play(chunks, step))
+            best.append(peak.measure())
+            speeds.append(how.batch / seconds)
+            rate = 3 * operations * how.batch / seconds
+            shares.append(rate / statistics.mean(best[-2:]))
+            both.append((passes[-1] - passes[-2]) / seconds)
     return {"samples/s": statistics.median(speeds), "share": statistics.median(shares), "passes": statistics.median(both)}
 
 

@@ -1,6 +1,7 @@
 """A small objective for runs in several processes, which start as scripts: `python rows_objective.py FOLDER CASE...`.
 
-A case is NAME:DEVICES:STRATEGY:PRECISION:STOP[:ACCIDENT]; its run's folder is FOLDER/NAME, and one that is there is gone on with.
+A case is NAME:DEVICES:STRATEGY:PRECISION:STOP[:ACCIDENT]; its run's folder is FOLDER/NAME, and one that is there is gone on with. The
+environment's READERS is the number of processes that read ahead for each.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def how(precision: str) -> Optimisation:
 def run(folder: Path, case: str) -> dict[str, Tensor]:
     name, count, strategy, precision, stop, *accident = case.split(":")
     return train({"rows": Player(Rows(*accident))}, 50, how(precision), folder / name, devices=Devices(int(count), 1, strategy, "cpu"),
-                 resume=True, save_every=5, log_every=4, stop=int(stop))
+                 workers=int(os.environ.get("READERS", "0")), resume=True, save_every=5, log_every=4, stop=int(stop))
 
 
 if __name__ == "__main__":

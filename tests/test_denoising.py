@@ -65,6 +65,12 @@ class Spy(UViT):
         return super().forward(latents, times)
 
 
+def played(objective: Denoising, numbers: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of these samples, and its parts."""
+    loss, parts = objective(objective.reader(numbers, generator), generator, 0)
+    return loss, parts
+
+
 def spy() -> Spy:
     network = Spy(TINY, BackboneConfig(32, 2, 2))
     network.load_state_dict(tiny_backbone().state_dict())
@@ -74,7 +80,7 @@ def spy() -> Spy:
 def test_with_all_else_off_the_loss_is_the_papers(tmp_path: Path) -> None:
     """Independent times from 1, squared errors of the noise, a mean a row, summed over rows: drawn here in the same order."""
     network, shards, generator = tiny_backbone(), moments(tmp_path), seeded()
-    loss, parts = Denoising(network, BackboneTraining(), shards, CODECS)(BATCH, seeded(), 0)
+    loss, parts = played(Denoising(network, BackboneTraining(), shards, CODECS), BATCH, seeded())
     rows = rows_shown(TINY, 0.0, generator)
     x0 = drawn_latents(shards, TINY, {row: codec.scaling_factor for row, codec in CODECS.items()}, BATCH, generator, rows)
     n = diffusion.draw_times(rows, len(BATCH), generator)
@@ -104,7 +110,7 @@ def test_what_a_sample_lacks_is_noise_at_the_last_step_and_costs_nothing(tmp_pat
     found = []
     for garbage in (0.0, 1e6):
         objective = Denoising(spy(), RECIPE.train, moments(tmp_path / str(garbage), lacking=lacking, garbage=garbage), CODECS)
-        loss, parts = objective(BATCH, seeded(), 0)
+        loss, parts = played(objective, BATCH, seeded())
         loss.backward()
         network = objective.network
         assert isinstance(network, Spy)
@@ -114,13 +120,13 @@ def test_what_a_sample_lacks_is_noise_at_the_last_step_and_costs_nothing(tmp_pat
     (one, gradients, parts), (other, others, _) = found
     assert one == other and all(torch.equal(a, b) for a, b in zip(gradients, others, strict=True))
     assert parts["s1rtc"].isnan().tolist() == [True, False, True, False] and parts["date"].isnan().sum() == 1
-    whole, _ = Denoising(spy(), RECIPE.train, moments(tmp_path / "whole"), CODECS)(BATCH, seeded(), 0)
+    whole, _ = played(Denoising(spy(), RECIPE.train, moments(tmp_path / "whole"), CODECS), BATCH, seeded())
     assert one < float(whole.detach())
 
 
 def test_without_any_row_of_a_kind_its_head_has_no_gradient(tmp_path: Path) -> None:
     objective = Denoising(spy(), RECIPE.train, moments(tmp_path, lacking=dict.fromkeys(range(4), ("lulc",))), CODECS)
-    loss, parts = objective(BATCH, seeded(), 0)
+    loss, parts = played(objective, BATCH, seeded())
     loss.backward()
     assert parts["lulc"].isnan().all()
     assert float(objective.network.head["lulc"].weight.grad.abs().max()) == 0 < float(objective.network.head["dem"].weight.grad.abs().max())
@@ -146,7 +152,7 @@ def test_rows_left_out_are_not_computed(tmp_path: Path) -> None:
     objective = Denoising(network, replace(RECIPE.train, modality_dropout=1.0), moments(tmp_path), CODECS)
     generator = seeded(3)
     rows = rows_shown(TINY, 1.0, seeded(3))
-    _, parts = objective(BATCH, generator, 0)
+    _, parts = played(objective, BATCH, generator)
     assert tuple(network.shown) == rows != TINY.names
     assert set(parts) == set(TINY.names) and {row for row in TINY.names if not parts[row].isnan().all()} == set(rows)
 
@@ -154,13 +160,13 @@ def test_rows_left_out_are_not_computed(tmp_path: Path) -> None:
 def test_noised_rows_share_a_time_as_in_sampling_and_given_ones_are_clean(tmp_path: Path) -> None:
     network = spy()
     shards = moments(tmp_path)
-    Denoising(network, replace(RECIPE.train, shared_times=1.0, clean_conditions=1.0), shards, CODECS)(BATCH, seeded(1), 0)
+    played(Denoising(network, replace(RECIPE.train, shared_times=1.0, clean_conditions=1.0), shards, CODECS), BATCH, seeded(1))
     times = torch.stack(list(network.times.values()), 1)
     clean = times == 0
     assert clean.any() and not clean.all(dim=1).any()
     for sample in times:
         assert len(set(sample[sample > 0].tolist())) == 1
-    Denoising(network, RECIPE.train, shards, CODECS)(BATCH, seeded(1), 0)
+    played(Denoising(network, RECIPE.train, shards, CODECS), BATCH, seeded(1))
     independent = torch.stack(list(network.times.values()), 1)
     assert (independent > 0).all() and all(len(set(sample.tolist())) > 6 for sample in independent)
 
@@ -193,19 +199,19 @@ def test_weights_of_rows_are_what_they_are_called() -> None:
 def test_weighted_losses_are_the_parts_times_their_weights(tmp_path: Path) -> None:
     shards = moments(tmp_path)
     for weights in ("uniform", "per_token", {"S1RTC": 0.0, "place": 5.0}):
-        loss, parts = Denoising(tiny_backbone(), replace(RECIPE.train, weights=weights), shards, CODECS)(BATCH, seeded(), 0)
+        loss, parts = played(Denoising(tiny_backbone(), replace(RECIPE.train, weights=weights), shards, CODECS), BATCH, seeded())
         expected = sum(weight * float(parts[row].mean()) for row, weight in row_weights(TINY, weights).items())
         assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_learned_weights_start_uniform_and_come_to_rest_at_the_errors_logarithm(tmp_path: Path) -> None:
     objective = Denoising(tiny_backbone(), replace(RECIPE.train, weights="learned"), moments(tmp_path, lacking={0: ("s1rtc",)}), CODECS)
-    loss, parts = objective(BATCH, seeded(), 0)
+    loss, parts = played(objective, BATCH, seeded())
     assert float(loss.detach()) == pytest.approx(sum(float(part.nan_to_num().mean()) for part in parts.values()), rel=1e-5)
     with torch.no_grad():
         for row, spread in objective.spread.items():
             spread.copy_(parts[row].nanmean().log())
-    rest, _ = objective(BATCH, seeded(), 0)
+    rest, _ = played(objective, BATCH, seeded())
     rest.backward()
     assert all(abs(float(spread.grad)) < 1e-5 for spread in objective.spread.values())
     assert not any("spread" in name for name in objective.network.state_dict())      # a model does not carry them
@@ -256,5 +262,5 @@ def test_real_scenes_go_to_moments_with_what_they_lack(scene: Scene, tmp_path: P
         having(stored, "dem")
     shards = encode(stored, CODECS, TINY, tmp_path / "moments")
     assert shards.present(TINY.names, np.arange(2)).tolist() == source.present(TINY.names, [0, 1]).tolist()
-    loss, parts = Denoising(tiny_backbone(), RECIPE.train, shards, CODECS)(np.arange(2), seeded(), 0)
+    loss, parts = played(Denoising(tiny_backbone(), RECIPE.train, shards, CODECS), np.arange(2), seeded())
     assert loss.isfinite() and parts["dem"].isnan().all() and parts["s1rtc"].isfinite().tolist() == [False, True]

@@ -5,16 +5,22 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from conftest import TINY, tiny_codec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
-from copgen.shards import open_shards, write_shards
+from copgen.shards import OPEN, PRESENT, Mapped, Mixed, Shards, finish, length_of, open_shards, write_shard, write_shards
 from copgen.training.encode import encode, moments_of
-from copgen.training.sources import Stored, Worlds, open_source, pack, packed_layers, unpack
+from copgen.training.sources import Stored, Worlds, counts_of, having, open_source, pack, packed_layers, unpack
 
 META = {"kind": "test", "rows": ["a", "b"]}
 ROWS = ("a", "b")
@@ -57,7 +63,7 @@ def test_a_writer_that_was_killed_goes_on_with_what_is_missing(tmp_path: Path) -
 
     with pytest.raises(KeyboardInterrupt):
         write_shards(tmp_path, 10, killed_at_the_third, per_shard=2, meta=META)
-    with pytest.raises(ValueError, match=r"shard-00002.safetensors is missing; run the command that writes these shards again"):
+    with pytest.raises(ValueError, match=r"shard-00002.safetensors is missing; run the command that writes these"):
         open_shards(tmp_path)
     before, made = stamps(tmp_path), []
     shards = write_shards(tmp_path, 10, lambda numbers: (made.append(numbers), numbers_as_arrays(numbers))[1], per_shard=2, meta=META)
@@ -138,6 +144,157 @@ def test_a_folder_without_a_readable_index_is_refused(tmp_path: Path, index: str
         (tmp_path / "index.json").write_text(index)
     with pytest.raises(ValueError, match=r"no readable index.json; make the shards first"):
         open_shards(tmp_path)
+
+
+# Shards of unequal numbers of samples
+
+
+COUNTS = (3, 0, 5, 1, 0)
+
+
+def unequal(folder: Path, counts: Sequence[int] = COUNTS, **meta: object) -> Shards:
+    starts = np.cumsum([0, *counts])
+    for k, (start, stop) in enumerate(pairwise(starts.tolist())):
+        write_shard(folder, k, numbers_as_arrays(range(start, stop)))
+    return finish(folder, counts, META | meta)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=6).filter(any), st.data())
+def test_samples_of_unequal_shards_are_read_in_any_order_and_as_often_as_asked(counts: list[int], data: st.DataObject) -> None:
+    with TemporaryDirectory() as folder:
+        shards = unequal(Path(folder), counts)
+        assert len(shards) == sum(counts) and shards.counts.tolist() == counts
+        numbers = np.array(data.draw(st.lists(st.integers(0, sum(counts) - 1), min_size=1, max_size=12)))
+        read, expected = shards.read(ROWS, numbers), numbers_as_arrays(range(sum(counts)))
+        for row in ROWS:
+            np.testing.assert_array_equal(read[row], expected[row][numbers])
+            assert read[row].dtype == expected[row].dtype and read[row].flags.writeable
+        assert shards.read(ROWS, numbers[:0]) == {}
+
+
+@pytest.mark.parametrize("number", [-1, 9, 10**9])
+def test_a_number_that_no_sample_has_is_refused(tmp_path: Path, number: int) -> None:
+    with pytest.raises(IndexError, match=rf"{number} of 9"):
+        unequal(tmp_path).read(("a",), np.array([number]))
+    with pytest.raises(IndexError, match="of 9"):
+        Mixed([open_shards(tmp_path)], [1]).read(("a",), np.array([3, number]))
+
+
+def test_each_shard_is_opened_once_and_no_more_than_so_many_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = [2] * (OPEN + 6)
+    shards, made = unequal(tmp_path, counts), []
+    monkeypatch.setattr(Mapped, "__init__", lambda self, path, real=Mapped.__init__: (made.append(path.name), real(self, path))[1])
+    order = np.random.default_rng(0).permutation(len(shards))
+    assert shards.read(("b",), order)["b"].tolist() == order.tolist()
+    assert sorted(made) == sorted(f"shard-{k:05d}.safetensors" for k in range(len(counts)))
+    if Path("/proc/self/fd").is_dir():
+        there = [str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+        assert 0 < sum(str(tmp_path) in file for file in there) <= 2 * OPEN
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is looked up in /proc")
+def test_a_reader_keeps_no_more_than_it_was_asked_for(tmp_path: Path) -> None:
+    """Reading 64 MB sample by sample from all shards: neither the reader's own memory nor what it holds of the files grows with it."""
+    def resident() -> int:
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return sum(int(status[name].split()[0]) for name in ("RssAnon", "RssFile"))
+
+    for k in range(16):
+        write_shard(tmp_path, k, {"a": np.full((64, 2**14), k, np.float32)})
+    shards = finish(tmp_path, [64] * 16, META)
+    shards.read(("a",), np.arange(0, 1024, 64))
+    before = resident()
+    for numbers in np.random.default_rng(0).permutation(1024).reshape(-1, 16):
+        assert (shards.read(("a",), numbers)["a"][:, 7] == numbers // 64).all()
+    assert resident() - before < 6 * 2**10                                          # kB, of 64 MB; a shard has 4 MB
+
+
+def test_the_same_arrays_give_the_same_bytes_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = numbers_as_arrays(range(3))
+    one = write_shard(tmp_path, 0, arrays).read_bytes()
+    assert write_shard(tmp_path, 1, dict(reversed(arrays.items()))).read_bytes() == one
+    assert length_of(tmp_path, 1) == 3 and length_of(tmp_path, 2) is None
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(ValueError, match=r"shard-00002.safetensors: could not be written"):
+        write_shard(tmp_path, 2, arrays)
+    assert {file.name for file in tmp_path.iterdir()} == {"shard-00000.safetensors", "shard-00001.safetensors"}
+    with pytest.raises(ValueError, match=r"the arrays of a shard have one length, not \[2, 3\]"):
+        write_shard(tmp_path, 2, arrays | {"a": np.zeros(2)})
+
+
+def test_shards_without_an_index_are_not_finished(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, numbers_as_arrays(range(3)))
+    with pytest.raises(ValueError, match=r"is not finished, it has shards but no index.json; run the command that writes these"):
+        open_shards(tmp_path)
+
+
+@pytest.mark.parametrize("counts, said", [
+    ((3, 0, 5, 1, 2), r"shard-00004.safetensors: holds 0 samples, not 2"), ((3, 0, 5, 1, 0, 4), r"shard-00005.safetensors: is missing"),
+    ((), r"there is not one sample in its 0 shards")])
+def test_an_index_says_only_what_the_shards_hold(tmp_path: Path, counts: tuple[int, ...], said: str) -> None:
+    unequal(tmp_path)
+    (tmp_path / "index.json").unlink()
+    with pytest.raises(ValueError, match=said):
+        finish(tmp_path, counts, META)
+    assert not (tmp_path / "index.json").exists()
+
+
+@pytest.mark.parametrize("counts", ["[3, 5]", "[-1, 10]", "[[9]]", '"nine"', "{}"])
+def test_counts_that_contradict_the_samples_are_refused(tmp_path: Path, counts: str) -> None:
+    unequal(tmp_path)
+    (tmp_path / "index.json").write_text(f'{{"samples": 9, "counts": {counts}, "meta": {{}}}}')
+    with pytest.raises(ValueError, match=r"no readable index.json"):
+        open_shards(tmp_path)
+
+
+@pytest.mark.parametrize("change", [
+    lambda header: header["a"].update(data_offsets=[0, 10**12]), lambda header: header["a"].update(shape=[10**9, 10**9]),
+    lambda header: header["a"].update(shape=[-1, 2, 3]), lambda header: header["a"].update(dtype="O"),
+    lambda header: header["a"].update(data_offsets=[8, 80]), lambda header: header.pop("b"), lambda header: header["a"].pop("shape")])
+def test_a_header_that_does_not_describe_the_file_is_refused(tmp_path: Path, change: Callable[[dict], object]) -> None:
+    path = write_shard(tmp_path, 0, numbers_as_arrays(range(3)))
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
+    assert length_of(tmp_path, 0) is None
+
+
+def test_what_is_in_a_shard_is_what_safetensors_reads(tmp_path: Path) -> None:
+    arrays = {"f16": np.ones((2, 3), np.float16), "f64": np.arange(4.0).reshape(2, 2), "u8": np.array([7, 8], np.uint8),
+              "none": np.zeros((2, 0), np.float32), "b": np.array([True, False]), "i64": np.array([-5, 2**40])}
+    path = write_shard(tmp_path, 0, arrays)
+    theirs, ours = load_file(path), Mapped(path).arrays
+    assert theirs.keys() == ours.keys() == arrays.keys()
+    for name, array in arrays.items():
+        for found in (theirs[name], ours[name]):
+            assert found.dtype == array.dtype and found.shape == array.shape
+            np.testing.assert_array_equal(found, array)
+
+
+def test_shards_that_differ_in_kind_are_not_mixed_up(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, {"b": np.zeros(2, np.float32)})
+    write_shard(tmp_path, 1, {"b": np.zeros(2, np.float16)})
+    with pytest.raises(ValueError, match=r"shard-00001.safetensors: b is float16 \[\] and elsewhere float32 \[\]; make the one again that"):
+        finish(tmp_path, [2, 2], META).read(("b",), np.arange(4))
+
+
+def test_presence_is_read_shard_by_shard(tmp_path: Path) -> None:
+    """Of a million samples in a moment, mixed folders too: a file is opened once, not once a sample."""
+    there = np.random.default_rng(0).integers(0, 2, (10, 100_000, 2), np.uint8)
+    for k in range(10):
+        write_shard(tmp_path, k, {PRESENT: there[k]})
+    shards = finish(tmp_path, [100_000] * 10, META | {"incomplete": True})
+    began = time.perf_counter()
+    found = having(Stored(Mixed([shards], [2])), "b")
+    print(f"presence of 2 million samples: {time.perf_counter() - began:.2f} s")
+    expected = np.flatnonzero(there.reshape(-1, 2)[:, 1])
+    np.testing.assert_array_equal(found, np.concatenate([expected, expected + 1_000_000]))
+    assert counts_of(Stored(shards), expected).tolist() == there[:, :, 1].sum(1).tolist()
+    assert time.perf_counter() - began < 5
 
 
 # Layers as they are stored

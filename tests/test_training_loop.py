@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same, assert_same_run, last_checkpoint
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from copgen.training.averages import Average
-from copgen.training.loop import Objective, Optimisation, Paused, Player, Progress, batch_of, train
+from copgen.training.loop import Objective, Optimisation, Paused, Player, Progress, train
 from copgen.training.metrics import Sums
 
 HOW = Optimisation(steps=20, batch=4, learning_rate=0.05, decay_power=1.0, warm_up=3, ema=0.9, clip=1.0, seed=3)
@@ -250,20 +248,6 @@ def test_the_learning_rate_grows_then_decays_to_its_floor() -> None:
     assert {constant.rate(step) for step in range(100)} == {2e-4}
     square = Optimisation(steps=100, learning_rate=1.0, decay_power=2.0, warm_up=0)
     assert square.rate(50) == pytest.approx(0.25)
-
-
-@given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 3))
-def test_every_epoch_sees_every_sample_once(samples: int, batch: int, seed: int) -> None:
-    how = Optimisation(batch=batch, seed=seed)
-    seen = np.concatenate([batch_of(samples, how, step) for step in range(-(-3 * samples // batch))])
-    for epoch in range(3):
-        assert sorted(seen[epoch * samples : (epoch + 1) * samples]) == list(range(samples))
-    np.testing.assert_array_equal(batch_of(samples, how, 2), batch_of(samples, how, 2))
-
-
-def test_epochs_and_seeds_have_their_own_order() -> None:
-    orders = [batch_of(50, Optimisation(batch=50, seed=seed), step).tolist() for seed in (0, 1) for step in (0, 1)]
-    assert len({tuple(order) for order in orders}) == 4
 
 
 # The average

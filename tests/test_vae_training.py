@@ -237,12 +237,14 @@ def test_each_turn_moves_its_own_weights_and_sees_the_same_crops() -> None:
     assert {id(p) for p in codecs_turn.parameters()} == {id(p) for p in codec.parameters()}
     assert {id(p) for p in judges_turn.parameters()} == {id(p) for p in judge.parameters()}
     for turn in (codecs_turn, judges_turn):
-        turn(np.arange(3), torch.Generator().manual_seed(5), 0)[0].backward()
+        generator = torch.Generator().manual_seed(5)
+        turn(turn.reader(np.arange(3), generator), generator, 0)[0].backward()
         assert all(p.grad is not None for p in turn.parameters())
         codec.zero_grad()
         judge.zero_grad()
     assert torch.equal(*seen)
-    judges_turn(np.arange(3), torch.Generator().manual_seed(5), 0)[0].backward()
+    generator = torch.Generator().manual_seed(5)
+    judges_turn(judges_turn.reader(np.arange(3), generator), generator, 0)[0].backward()
     assert all(p.grad is None for p in codec.parameters())
 
 

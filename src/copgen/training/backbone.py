@@ -22,12 +22,13 @@ from copgen.training.run_folder import start_run
 
 
 def train_backbone(recipe: Recipe, shards: Shards | Mixed, codecs: Mapping[str, KLCodec], folder: Path, *, init: UViT | None = None,
-                   devices: Devices = ONE, resume: bool = False, stop: int | None = None, report: Report | None = None,
+                   devices: Devices = ONE, workers: int = 0, resume: bool = False, stop: int | None = None, report: Report | None = None,
                    say: Callable[[str], object] = lambda _: None) -> UViT:
     """Train the backbone as the paper's section 3.3 does: independent times, noise prediction, squared errors summed over rows.
 
     codecs: of every row with a grid, those that made the moments. Moments are drawn from afresh at every step.
     init: a backbone to go on from; what this recipe's has more starts as if there were no init, and `say` is told of it.
+    workers: processes that read ahead, on each device; the run is the same for any number.
     """
     table, how = recipe.modalities, recipe.train.how
     check_moments(shards, table)
@@ -40,8 +41,8 @@ def train_backbone(recipe: Recipe, shards: Shards | Mixed, codecs: Mapping[str, 
     network.activation_checkpointing = recipe.train.activation_checkpointing
     objective = Denoising(network, recipe.train, shards, codecs)
     start_run(folder, resume, {"data": dict(shards.meta), **dump(recipe)})
-    average = train({"backbone": Player(objective)}, len(shards), how, folder, devices=devices, resume=resume, stop=stop, report=report,
-                    preview=preview_of(table, recipe.backbone, codecs))
+    average = train({"backbone": Player(objective)}, shards.counts, how, folder, devices=devices, workers=workers, resume=resume, stop=stop,
+                    report=report, preview=preview_of(table, recipe.backbone, codecs))
     return backbone_of(table, recipe.backbone, average)
 
 

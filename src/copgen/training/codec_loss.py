@@ -32,12 +32,12 @@ class CodecObjective(Objective):
     def __init__(self, codec: KLCodec, pixels: Draw, how: CodecTraining, *, classes: bool = False, perceptual: Perceptual | None = None,
                  discriminator: PatchGAN | None = None) -> None:
         super().__init__()
-        self.codec, self.pixels, self.how, self.classes = codec, pixels, how, classes
+        self.codec, self.reader, self.how, self.classes = codec, pixels, how, classes
         self.judges = (perceptual, discriminator)
 
-    def forward(self, numbers: NDArray[np.int64], generator: torch.Generator, step: int) -> tuple[Tensor, Losses]:
+    def forward(self, pixels: Tensor, generator: torch.Generator, step: int) -> tuple[Tensor, Losses]:
         last = self.codec.decoder.conv_out.weight
-        x = self.pixels(numbers, generator).to(last)
+        x = pixels.to(last)
         moments, y = seen_through(self.codec, x, generator)
         perceptual, discriminator = self.judges
         return codec_loss(x, y, moments, self.how, last, step, generator, classes=self.classes,
@@ -54,13 +54,13 @@ class DiscriminatorObjective(Objective):
 
     def __init__(self, discriminator: PatchGAN, codec: KLCodec, pixels: Draw, how: CodecTraining, *, classes: bool = False) -> None:
         super().__init__()
-        self.discriminator, self.pixels, self.how = discriminator, pixels, how
+        self.discriminator, self.reader, self.how = discriminator, pixels, how
         self.by_class = classes and how.reconstruction == "cross_entropy"
         self.opponent = (codec,)
 
-    def forward(self, numbers: NDArray[np.int64], generator: torch.Generator, step: int) -> tuple[Tensor, Losses]:
+    def forward(self, pixels: Tensor, generator: torch.Generator, step: int) -> tuple[Tensor, Losses]:
         (codec,) = self.opponent
-        x = self.pixels(numbers, generator).to(codec.decoder.conv_out.weight)
+        x = pixels.to(codec.decoder.conv_out.weight)
         with torch.no_grad():
             moments, _ = posterior(codec, x, generator)                            # its noise was the codec's own turn's
             y = wide(codec.decode(draw(moments, codec.scaling_factor, noise_like(moments, generator))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from copgen.backbone import UViT
 from copgen.codec import KLCodec, draw
-from copgen.diffusion import SCHEDULE, draw_times, noised
+from copgen.diffusion import Schedule, draw_times, noised
 from copgen.modalities import Table
 from copgen.shards import Mixed, Shards
 from copgen.training.loop import Objective
@@ -20,37 +21,35 @@ from copgen.training.recipe import BackboneTraining, RowWeights
 Masks = Mapping[str, Tensor]                     # bool [B] by row
 
 
-class Denoising(Objective):
-    """The paper's section 3.3: squared errors of the noise, a mean a row, summed over rows.
+@dataclass(frozen=True)
+class Noised:
+    """What the network is shown of a chunk, x at times n, and what it is to say of it, eps, with an error where it is counted."""
 
-    Beyond it, as the recipe says: rows that a sample lacks, or that are left out of a chunk, cost nothing; some rows are given clean, as in
-    sampling; noised rows may share their time; rows and channels may have weights.
-    """
+    x: Mapping[str, Tensor]
+    eps: Mapping[str, Tensor]
+    n: Tensor                                    # int64 [rows, B], as x has the rows: one tensor, as each has its price to pass on
+    counted: Tensor                              # bool [rows, B]
 
-    def __init__(self, network: UViT, how: BackboneTraining, shards: Shards | Mixed, codecs: Mapping[str, KLCodec]) -> None:
-        super().__init__()
-        self.network, self.how, self.shards, self.table = network, how, shards, network.table
-        self.scaling_factors = {row: codec.scaling_factor for row, codec in codecs.items()}
-        self.channels = {row: channel_weights(codec) for row, codec in codecs.items()} if how.channels == "natural" else {}
-        self.weights = row_weights(self.table, how.weights)
-        # log variances of Kendall et al. (arXiv 1705.07115): they start at 0, the uniform weights
-        self.spread = nn.ParameterDict({row: torch.zeros(1) for row in self.table.names} if how.weights == "learned" else {})
 
-    def forward(self, numbers: NDArray[np.int64], generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+@dataclass(frozen=True, eq=False)
+class Noising:
+    """Samples' numbers and a generator -> latents drawn from what is stored of them, with noise: all that needs no network."""
+
+    shards: Shards | Mixed
+    table: Table
+    scaling_factors: Mapping[str, float]
+    how: BackboneTraining
+    schedule: Schedule
+
+    def __call__(self, numbers: NDArray[np.int64], generator: torch.Generator) -> Noised:
         rows = rows_shown(self.table, self.how.modality_dropout, generator)
-        device = next(self.network.parameters()).device
         x0 = drawn_latents(self.shards, self.table, self.scaling_factors, numbers, generator, rows)
         present = present_rows(self.shards, rows, numbers)
-        times, counted = self.times(present, generator)
+        n, counted = self.times(present, generator)
         eps = {row: torch.randn(z.shape, generator=generator) for row, z in x0.items()}
-        x = noised(x0, eps, times, self.network.config.schedule)
+        x = noised(x0, eps, n, self.schedule)
         x = {row: torch.where(present[row].view(-1, *[1] * (z.ndim - 1)), z, eps[row]) for row, z in x.items()}
-        predicted = self.network({row: z.to(device) for row, z in x.items()}, {row: n.float().to(device) for row, n in times.items()})
-        errors = {row: self.error(row, predicted[row], eps[row].to(device), times[row].to(device)) for row in rows}
-        masks = {row: where.to(device) for row, where in counted.items()}
-        parts = {row: torch.full((len(numbers),), torch.nan, device=device) for row in self.table.names}
-        parts |= {row: error.detach().masked_fill(~masks[row], torch.nan) for row, error in errors.items()}
-        return self.weighted(errors, masks), parts
+        return Noised(x, eps, torch.stack([n[row] for row in x]), torch.stack([counted[row] for row in x]))
 
     def times(self, present: Masks, generator: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Each row's steps [B], 0 where it is given clean and the last where it is absent; and where its error counts."""
@@ -62,8 +61,36 @@ class Denoising(Objective):
             n = {row: torch.where(shared, one, steps) for row, steps in n.items()}
         clean = clean_rows(self.table, rows, batch, how.clean_conditions, generator)
         clean = {row: clean[row] & present[row] for row in rows}
-        n = {row: steps.masked_fill(clean[row], 0).masked_fill(~present[row], SCHEDULE.steps) for row, steps in n.items()}
+        n = {row: steps.masked_fill(clean[row], 0).masked_fill(~present[row], self.schedule.steps) for row, steps in n.items()}
         return n, {row: present[row] & ~clean[row] for row in rows}                # nothing to predict where nothing was added
+
+
+class Denoising(Objective):
+    """The paper's section 3.3: squared errors of the noise, a mean a row, summed over rows.
+
+    Beyond it, as the recipe says: rows that a sample lacks, or that are left out of a chunk, cost nothing; some rows are given clean, as in
+    sampling; noised rows may share their time; rows and channels may have weights.
+    """
+
+    def __init__(self, network: UViT, how: BackboneTraining, shards: Shards | Mixed, codecs: Mapping[str, KLCodec]) -> None:
+        super().__init__()
+        self.network, self.how, self.table = network, how, network.table
+        self.reader = Noising(shards, self.table, {row: codec.scaling_factor for row, codec in codecs.items()}, how,
+                              network.config.schedule)
+        self.channels = {row: channel_weights(codec) for row, codec in codecs.items()} if how.channels == "natural" else {}
+        self.weights = row_weights(self.table, how.weights)
+        # log variances of Kendall et al. (arXiv 1705.07115): they start at 0, the uniform weights
+        self.spread = nn.ParameterDict({row: torch.zeros(1) for row in self.table.names} if how.weights == "learned" else {})
+
+    def forward(self, shown: Noised, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        device = next(self.network.parameters()).device
+        x, eps = ({row: tensor.to(device) for row, tensor in part.items()} for part in (shown.x, shown.eps))
+        n, masks = (dict(zip(x, part.to(device), strict=True)) for part in (shown.n, shown.counted))
+        predicted = self.network(x, {row: steps.float() for row, steps in n.items()})
+        errors = {row: self.error(row, predicted[row], eps[row], n[row]) for row in x}
+        parts = {row: torch.full((shown.n.shape[1],), torch.nan, device=device) for row in self.table.names}
+        parts |= {row: error.detach().masked_fill(~masks[row], torch.nan) for row, error in errors.items()}
+        return self.weighted(errors, masks), parts
 
     def error(self, row: str, predicted: Tensor, eps: Tensor, n: Tensor) -> Tensor:
         """The mean squared error of one row [B], in float32 and more."""

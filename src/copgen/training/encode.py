@@ -18,10 +18,12 @@ from copgen.training.sources import Source, presence
 
 
 def encode(source: Source, codecs: Mapping[str, KLCodec], table: Table, folder: Path, *, per_shard: int = 256,
-           codec_folder: Path | None = None, progress: Callable[[int, int], object] | None = None) -> Shards:
-    """Write moments of all samples as shards (float16; place and date as their float32 vectors); shards that exist are kept."""
-    used = {row: sha256(codec_folder / row / "codec.safetensors") for row in codecs} if codec_folder else {}
-    meta = {"kind": "moments", "source": source.name, "rows": list(table.names), "patch": table.patch, "codecs": used}
+           made_by: Mapping[str, str] | None = None, progress: Callable[[int, int], object] | None = None) -> Shards:
+    """Write moments of all samples as shards (float16; place and date as their float32 vectors); shards that exist are kept.
+
+    made_by: the hashes of the codecs' weights, so that a training can check that it has the same.
+    """
+    meta = {"kind": "moments", "source": source.name, "rows": list(table.names), "patch": table.patch, "codecs": dict(made_by or {})}
     meta |= {"incomplete": True} if source.incomplete else {}
     return write_shards(folder, len(source), lambda numbers: moments_of(source, codecs, table, numbers), per_shard=per_shard,
                         meta=meta, progress=progress)
@@ -37,13 +39,21 @@ def check_codecs(shards: Shards | Mixed, codec_folder: Path) -> None:
                                  "or encode again")
 
 
-@torch.no_grad()
 def moments_of(source: Source, codecs: Mapping[str, KLCodec], table: Table, numbers: range, batch: int = 16) -> dict[str, NDArray[Any]]:
     layers = source.layers(table.names, list(numbers))
     out: dict[str, NDArray[Any]] = {}
     for row, values in layers.items():
         parts = [table[row].scale.to_model(part) for part in np.array_split(values, max(len(values) // batch, 1))]
         if row in codecs:
-            parts = [codecs[row].moments(torch.from_numpy(part)).half().numpy() for part in parts]
+            parts = [stored_moments(codecs[row], part) for part in parts]
         out[row] = np.concatenate(parts)
     return {**out, **presence(source, table, numbers)}
+
+
+@torch.no_grad()
+def stored_moments(codec: KLCodec, pixels: NDArray[np.floating]) -> NDArray[np.float16]:
+    """Moments [n, 2z, h, w] as shards hold them: log-variances cut to what 16 bits hold, a mean beyond that infinite."""
+    place = codec.quant_conv.weight.device
+    mean, log_variance = codec.moments(torch.from_numpy(pixels).to(place)).chunk(2, dim=1)
+    most = torch.finfo(torch.float16).max
+    return np.asarray(torch.cat([mean, log_variance.clamp(-most, most)], dim=1).half().cpu())

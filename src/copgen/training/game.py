@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from copgen.training.ahead import Chunk, Task
 from copgen.training.averages import Average
 from copgen.training.launch import check_compiler, numbers_of
 from copgen.training.metrics import Sums
+from copgen.training.order import Order
 from copgen.training.run_folder import Checkpoints, State
 from copgen.training.sharding import Touching, gathered, laid_out, whole_of
 
@@ -32,16 +34,26 @@ class Game:
         self.fabric, self.how, self.checkpoints, self.sums = fabric, how, checkpoints, Sums()
         self.seats = [Seat(fabric, name, player, how) for name, player in players.items()]
         self.average = Average(self.seats[0].objective, how)
+        self.readers = [seat.objective.reader for seat in self.seats]
 
-    def play(self, numbers: NDArray[np.int64], step: int) -> None:
+    def tasks(self, order: Order, first: int, last: int) -> Iterator[Task]:
+        """What this process reads for steps first..last - 1, turn by turn."""
+        how, mine = self.how, range(self.fabric.global_rank, self.how.chunks, self.fabric.world_size)
+        for step in range(first, last):
+            chunks = np.split(order(step * how.batch, (step + 1) * how.batch), how.chunks)
+            yield from (Task(seat, chunks[k], seed_of(how.seed, step, k)) for seat in self.playing(step) for k in mine)
+
+    def playing(self, step: int) -> list[int]:
+        return [k for k, seat in enumerate(self.seats) if step >= seat.starts]
+
+    def play(self, chunks: Iterator[Chunk], step: int) -> None:
         """One step: each player's turn, then the average. ValueError for samples that can't be read and for losses that are no number."""
-        for k, seat in enumerate(self.seats):
-            if step < seat.starts:
-                continue
+        for k in self.playing(step):
+            seat = self.seats[k]
             for other in self.seats:
                 other.hold_still(other is not seat)
             try:
-                loss, norm = seat.turn(self.fabric, numbers, step, self.how, self.sums, "" if k == 0 else f"{seat.name}.")
+                loss, norm = seat.turn(self.fabric, chunks, step, self.how, self.sums, "" if k == 0 else f"{seat.name}.")
             except ValueError as error:
                 raise ValueError(f"{error}; {self.checkpoints.way_on()}") from error
             for what, value in (("loss", loss), ("gradient", norm)):
@@ -105,19 +117,17 @@ class Seat:
         for parameter in self.moved:
             parameter.requires_grad_(not still)
 
-    def turn(self, fabric: Fabric, numbers: NDArray[np.int64], step: int, how: Optimisation, sums: Sums, prefix: str
-             ) -> tuple[float, float]:
+    def turn(self, fabric: Fabric, chunks: Iterator[Chunk], step: int, how: Optimisation, sums: Sums, prefix: str) -> tuple[float, float]:
         """Gradients over this process's chunks, averaged over all, and clipped: the loss and the gradient's norm before clipping."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.how.rate(step)
         self.optimiser.zero_grad(set_to_none=True)
-        chunks, mine = np.split(numbers, how.chunks), range(fabric.global_rank, how.chunks, fabric.world_size)
-        losses = []
-        for k in mine:
-            generator = torch.Generator().manual_seed(seed_of(how.seed, step, k))
-            with fabric.no_backward_sync(self.forward, enabled=k != mine[-1]), numbers_of(how.precision):
-                loss, parts = self.forward(chunks[k], generator, step)
-                fabric.backward(loss / len(mine))
+        losses: list[Tensor] = []
+        mine = how.chunks // fabric.world_size
+        for chunk in islice(chunks, mine):
+            with fabric.no_backward_sync(self.forward, enabled=len(losses) + 1 < mine), numbers_of(how.precision):
+                loss, parts = self.forward(chunk, step)
+                fabric.backward(loss / mine)
             losses.append(loss.detach())
             sums.add({f"{prefix}loss": loss, **{prefix + name: part for name, part in parts.items()}})
         loss, norm = torch.stack([total(fabric, torch.stack(losses).sum()) / how.chunks, self.clipped(fabric)]).tolist()

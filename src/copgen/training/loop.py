@@ -2,7 +2,8 @@
 
 Everything drawn at a step comes from (seed, step, chunk) and the data order from (seed, epoch), so a checkpoint needs no random state: the
 step, the weights, their average and the optimisers are the run. Chunks are dealt out to the devices in turn, whatever their number is: one
-device and many see the same samples with the same noise, and differ by the order of summation only.
+device and many see the same samples with the same noise, and differ by the order of summation only. How many processes read ahead changes
+nothing.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from copgen.files import write_whole
+from copgen.shards import Numbers
+from copgen.training.ahead import Reader, as_they_are, reading
 from copgen.training.game import Game
 from copgen.training.launch import ONE, Devices, Precision
 from copgen.training.metrics import Metrics
+from copgen.training.order import order_of
 from copgen.training.run_folder import Checkpoints, refuse_run
 from copgen.training.sharding import gathered
 
@@ -43,6 +44,7 @@ class Optimisation:
     steps: int = 500_000
     batch: int = 4096                            # samples a step, over all devices
     micro_batch: int | None = None               # samples a forward pass: what one device holds at a time; None: the whole batch
+    shards_mixed: int | None = None              # shards whose samples are shuffled together, for data beyond memory; None: all are
     learning_rate: float = 2e-4
     final_learning_rate: float = 0.0             # the floor of the decay
     decay_power: float = 0.0                     # (1 - step / steps) to this power; 0: constant
@@ -63,6 +65,8 @@ class Optimisation:
             raise ValueError(f"steps {self.steps}, batch {self.batch}: both are 1 or more")
         if self.save_every < 1 or self.keep_every < 1:
             raise ValueError(f"save_every {self.save_every}, keep_every {self.keep_every}: both are 1 or more steps")
+        if self.shards_mixed is not None and self.shards_mixed < 1:
+            raise ValueError(f"shards_mixed {self.shards_mixed}: is 1 or more, or left out to shuffle everything")
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
             raise ValueError(f"micro_batch {self.micro_batch}: must divide the batch of {self.batch}")
 
@@ -77,18 +81,21 @@ class Optimisation:
 
 
 class Objective(nn.Module, ABC):
-    """What is minimised. It holds the networks whose weights it moves and reaches its data.
+    """What is minimised. It holds the networks whose weights it moves, and says how its data are read.
 
     Its parameters and buffers are what is moved, averaged and stored: a network that it only uses is kept out of its modules (in a tuple).
+    reader: samples' numbers and a generator -> what `forward` takes; called ahead of time in another process, so it knows no network.
     """
 
+    reader: Reader = staticmethod(as_they_are)
+
     @abstractmethod
-    def forward(self, numbers: NDArray[np.int64], generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, data: Any, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one chunk, a mean over its samples, and its parts by name.
 
-        numbers: the chunk's samples. generator: all its randomness, on the CPU, so that the same is drawn on every device; all players get
-        the same. A part is a mean or one value a sample; NaN where there is nothing of it, which its mean leaves out. Every chunk has the
-        same parts.
+        data: what `reader` gave for the chunk's samples. generator: all its randomness, of which the reader has drawn first; on the CPU, so
+        that the same is drawn on every device; all players get the same. A part is a mean or one value a sample; NaN where there is nothing
+        of it, which its mean leaves out. Every chunk has the same parts.
         """
 
     def compile_networks(self) -> None:
@@ -129,11 +136,12 @@ class Paused(Exception):
         self.code = code
 
 
-def train(players: Mapping[str, Player], samples: int, how: Optimisation, folder: Path, *, devices: Devices = ONE, resume: bool = False,
-          stop: int | None = None, save_every: int | None = None, log_every: int = 20, keep_every: int | None = None,
-          preview: Preview | None = None, report: Report | None = None) -> dict[str, Tensor]:
+def train(players: Mapping[str, Player], samples: int | Numbers, how: Optimisation, folder: Path, *, devices: Devices = ONE,
+          workers: int = 0, resume: bool = False, stop: int | None = None, save_every: int | None = None, log_every: int = 20,
+          keep_every: int | None = None, preview: Preview | None = None, report: Report | None = None) -> dict[str, Tensor]:
     """Train the players' objectives in place; returns the averaged state of the first one's.
 
+    samples: how many there are, or how many lie in each shard. workers: processes that read ahead, on each device; the run is the same.
     The run's folder holds metrics.csv, TensorBoard's events, checkpoints/ (one every `save_every` steps; the newest stay, and one every
     `keep_every`; `how` says both unless they are given here) and previews/ (one every `keep_every` steps).
     stop: the step to end at, where that is before the schedule's last.
@@ -148,12 +156,14 @@ def train(players: Mapping[str, Player], samples: int, how: Optimisation, folder
     check_shares(how, players, devices)
     fabric = devices.launch(how.precision)
     checkpoints, pause = Checkpoints(folder, keep_every), None
-    with Signals() as signals, peers(fabric):
+    with Signals() as signals, peers(fabric), ExitStack() as stack:
         game = Game(fabric, players, how, checkpoints)
         first, last = game.restore(), how.steps if stop is None else min(stop, how.steps)
         diary = Diary(folder, first, last, how.batch, report) if fabric.is_global_zero and first < last else None
+        tasks = game.tasks(order_of(samples, how.seed, how.shards_mixed), first, last)
+        chunks = stack.enter_context(reading(game.readers, tasks, workers, how.precision))
         for step in range(first, last):
-            game.play(batch_of(samples, how, step), step)
+            game.play(chunks, step)
             done, ends = step + 1, step + 1 == last
             asked = 0 if ends else agreed(fabric, signals.asked)
             if done % log_every == 0 or ends:
@@ -222,17 +232,6 @@ class Diary:
         self.step, self.since = done, now
         if self.report:
             self.report(Progress(done, self.last, losses, self.batch / pace, pace * (self.last - done)))
-
-
-def batch_of(samples: int, how: Optimisation, step: int) -> NDArray[np.int64]:
-    """The numbers of a step's samples: each epoch a fresh order, batches running on across epochs."""
-    wanted = np.arange(step * how.batch, (step + 1) * how.batch)
-    return np.array([order(how.seed, int(k // samples), samples)[k % samples] for k in wanted], np.int64)
-
-
-@lru_cache(maxsize=2)
-def order(seed: int, epoch: int, samples: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, 1, epoch]).permutation(samples)
 
 
 def agreed(fabric: Fabric, asked: int) -> int:

@@ -69,8 +69,8 @@ class Touching(nn.Module):
         self.loose = [(module, name) for module in objective.modules() for name, parameter in module.named_parameters(recurse=False)
                       if parameter.requires_grad and id(parameter) not in inside]
 
-    def forward(self, *inputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, parts = self.objective(*inputs)
+    def forward(self, chunk: Any, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, parts = self.objective(chunk.data, chunk.generator, step)
         return Untouched.apply(loss, *(getattr(module, name) for module, name in self.loose)), parts
 
 

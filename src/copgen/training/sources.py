@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from copgen.modalities import TABLE, Modality, Table
 from copgen.scaling import DayOfYear, UnitVector
 from copgen.scene import Scene
-from copgen.shards import PRESENT, Mixed, Shards, open_mixed, shard_folder
+from copgen.shards import PRESENT, Mixed, Numbers, Shards, open_mixed, shard_folder, starts_of
 from copgen.synthetic import world
 from copgen.writing import stored
 
 Layers = dict[str, NDArray[Any]]
+Chosen = Sequence[int] | Numbers                 # numbers of samples
+AT_ONCE = 2**20                                  # samples whose presence is read at a time
 
 
 class Source(Protocol):
@@ -35,11 +37,16 @@ class Source(Protocol):
         """Whether samples may lack rows; what they lack is zeros."""
         ...
 
-    def layers(self, rows: Sequence[str], numbers: Sequence[int]) -> Layers:
+    @property
+    def counts(self) -> Numbers:
+        """How many samples lie together, stretch by stretch, in the order of their numbers."""
+        ...
+
+    def layers(self, rows: Sequence[str], numbers: Chosen) -> Layers:
         """The layers [len(numbers), *layer_shape] of these rows."""
         ...
 
-    def present(self, rows: Sequence[str], numbers: Sequence[int]) -> NDArray[np.bool_]:
+    def present(self, rows: Sequence[str], numbers: Chosen) -> NDArray[np.bool_]:
         """Which samples have which rows [len(numbers), len(rows)]."""
         ...
 
@@ -61,11 +68,15 @@ class Worlds:
     def __len__(self) -> int:
         return self.last - self.first
 
-    def layers(self, rows: Sequence[str], numbers: Sequence[int]) -> Layers:
+    @property
+    def counts(self) -> Numbers:
+        return np.array([len(self)])
+
+    def layers(self, rows: Sequence[str], numbers: Chosen) -> Layers:
         scenes = list(self._made([self.first + int(number) for number in numbers]))
         return {row: np.stack([scene[row] for scene in scenes]) for row in rows}
 
-    def present(self, rows: Sequence[str], numbers: Sequence[int]) -> NDArray[np.bool_]:
+    def present(self, rows: Sequence[str], numbers: Chosen) -> NDArray[np.bool_]:
         return np.ones((len(numbers), len(rows)), bool)
 
     def _made(self, seeds: list[int]) -> Iterator[Scene]:
@@ -96,10 +107,14 @@ class Stored:
     def __len__(self) -> int:
         return len(self.shards)
 
-    def present(self, rows: Sequence[str], numbers: Sequence[int]) -> NDArray[np.bool_]:
+    @property
+    def counts(self) -> Numbers:
+        return self.shards.counts
+
+    def present(self, rows: Sequence[str], numbers: Chosen) -> NDArray[np.bool_]:
         return self.shards.present(rows, np.asarray(numbers, np.int64))
 
-    def layers(self, rows: Sequence[str], numbers: Sequence[int]) -> Layers:
+    def layers(self, rows: Sequence[str], numbers: Chosen) -> Layers:
         packed = self.shards.read(tuple(rows), np.asarray(numbers, np.int64))
         return {row: unpack(self.table[row], array) for row, array in packed.items()}
 
@@ -116,10 +131,14 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def layers(self, rows: Sequence[str], numbers: Sequence[int]) -> Layers:
+    @property
+    def counts(self) -> Numbers:
+        return np.array([len(self)])
+
+    def layers(self, rows: Sequence[str], numbers: Chosen) -> Layers:
         return {row: np.stack([self.scenes[k][row] if row in self.scenes[k] else self._nothing(row) for k in numbers]) for row in rows}
 
-    def present(self, rows: Sequence[str], numbers: Sequence[int]) -> NDArray[np.bool_]:
+    def present(self, rows: Sequence[str], numbers: Chosen) -> NDArray[np.bool_]:
         return np.array([[row in self.scenes[k] for row in rows] for k in numbers])
 
     def _nothing(self, row: str) -> NDArray[Any]:
@@ -127,13 +146,20 @@ class Scenes:
         return empty.astype("datetime64[D]") if isinstance(self.table[row].scale, DayOfYear) else empty
 
 
-def having(source: Source, row: str) -> NDArray[np.int64]:
-    """The numbers of the samples that have a row; ValueError where none has."""
+def having(source: Source, row: str) -> Numbers:
+    """The numbers of the samples that have a row, ascending; ValueError where none has."""
     everything = np.arange(len(source))
-    found = everything[source.present([row], everything.tolist())[:, 0]] if source.incomplete else everything
-    if not len(found):
+    if not source.incomplete:
+        return everything
+    found = [part[source.present([row], part)[:, 0]] for part in np.array_split(everything, -(-len(everything) // AT_ONCE))]
+    if not sum(map(len, found)):
         raise ValueError(f"{source.name}: no sample has {row}; name data that has it")
-    return found
+    return np.concatenate(found)
+
+
+def counts_of(source: Source, numbers: Numbers) -> Numbers:
+    """How many of these samples, ascending, lie together in each stretch of their source."""
+    return np.diff(np.searchsorted(numbers, starts_of(source.counts)))
 
 
 def open_source(texts: str | Sequence[str], table: Table, workers: int = 1) -> Source:

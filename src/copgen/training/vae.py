@@ -27,7 +27,7 @@ from copgen.training.loop import Player, Preview, Report, train
 from copgen.training.lpips import Perceptual, load_perceptual
 from copgen.training.recipe import CodecTraining, Recipe
 from copgen.training.run_folder import start_run
-from copgen.training.sources import Source, having
+from copgen.training.sources import Source, counts_of, having
 
 Pixels = Callable[[NDArray[np.int64]], Tensor]   # sample numbers -> pixels [B, C, H, W] in [-1, 1]
 FIRST = 256                                      # samples whose principal components a codec with a shortcut starts as
@@ -36,11 +36,11 @@ MAGNIFIED = 1068                                 # pixels that the published lan
 
 
 def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, init: KLCodec | None = None, devices: Devices = ONE,
-              resume: bool = False, report: Report | None = None) -> KLCodec:
+              workers: int = 0, resume: bool = False, report: Report | None = None) -> KLCodec:
     """Train one row's codec and leave it in `folder` (codec.json, codec.safetensors), its scaling factor measured.
 
     row: a row with a grid. source: the samples; each is cropped and turned at random, as a codec knows no north. init: a codec to go on
-    from; with `encoder = "kept"` its latents stay as they are, and so do the backbones trained on them.
+    from; with `encoder = "kept"` its latents stay as they are, and so do the backbones trained on them. workers: processes that read ahead.
     Raises ValueError for a row without a grid, LPIPS weights that aren't there, crops that are too small for the discriminator, and as
     `loop.train` does.
     """
@@ -53,18 +53,18 @@ def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, init: K
     perceptual = None if plan.perceptual == "off" else load_perceptual(Path(plan.perceptual))
     torch.manual_seed(plan.how.seed)
     codec = KLCodec(recipe.codec_config(row))
-    pixels, samples = pixel_reader(row, recipe, source), len(having(source, row))
+    pixels, there = pixel_reader(row, recipe, source), having(source, row)
     if init is not None:
         start_from(codec, init, plan)
     elif codec.config.shortcut:
-        codec.start_from_principal_components(pixels(np.arange(min(samples, FIRST))))
+        codec.start_from_principal_components(pixels(np.arange(min(len(there), FIRST))))
     players = players_of(table[row], codec, crops(pixels, plan, classes=table[row].legend is not None), plan, perceptual)
     start_run(folder, resume, {"row": row, "data": source.name, **dump(recipe)})
-    average = train(players, samples, plan.how, folder, devices=devices, resume=resume, report=report,
+    average = train(players, counts_of(source, there), plan.how, folder, devices=devices, workers=workers, resume=resume, report=report,
                     preview=preview_of(table[row], codec, source))
     codec = averaged(codec, average)
     if plan.encoder == "trained":
-        codec.scaling_factor = measured_scaling_factor(codec, pixels, samples, seed=plan.how.seed)
+        codec.scaling_factor = measured_scaling_factor(codec, pixels, len(there), seed=plan.how.seed)
     save_codec(codec, folder)
     return codec
 
