@@ -6,18 +6,21 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "copgen"
 PACKAGES = ("copgen", "copgen.reading")          # from which modules are imported by name
 LAYERS = [
-    {"scaling", "diffusion", "config", "files"},
-    {"modalities"},
+    {"scaling", "diffusion", "config", "files", "engines"},
+    {"modalities", "geoparquet"},
     {"scene", "codec", "backbone", "shards", "scores"},
     {"store", "published", "model", "synthetic", "reading", "majortom", "writing", "pictures", "drawing", "sheet"},
-    {"training", "job"},
+    {"training", "job", "download"},
+    {"bulk"},
+    {"latents"},
     {"console"},
+    {"commands"},
     {"cli"},
 ]
 ARROWS = {                                       # within a layer, and one upwards: Scene.save
     ("scene", "writing"),
     ("published", "store"), ("model", "store"), ("model", "published"), ("majortom", "reading"), ("pictures", "drawing"),
-    ("sheet", "pictures"), ("sheet", "drawing"),
+    ("sheet", "pictures"), ("sheet", "drawing"), ("synthetic", "majortom"), ("synthetic", "pictures"), ("synthetic", "writing"),
 }
 READING = [                                      # inside reading, strictly: no arrows
     {"rasters", "acquired", "units"},

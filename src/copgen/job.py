@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from copgen import __version__, diffusion
 from copgen.files import check_target, json_bytes, write_all
-from copgen.majortom import read_cell
+from copgen.majortom.cells import Offset, read_cell
 from copgen.modalities import Table
 from copgen.model import Absent, CopGen, Precision, Progress, check_seeds
 from copgen.reading import CopgenWarning, read_scene
@@ -24,6 +25,7 @@ from copgen.sheet import contact_sheet, png
 from copgen.writing import RadarUnit, file_names, scene_files
 
 SHEET, RECORD = "contact_sheet.png", "run.json"
+INCIDENTAL = {"out", "model", "inputs", "archive", "cell", "patch", "device", "max_memory", "overwrite", "command"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Job:
     window: tuple[float, float] | None = None
     place: str | None = None                     # LAT,LON or none
     date: str | None = None                      # YYYY-MM-DD or none
-    offset: float = 0                            # of Sentinel-2's digital numbers in an archive
+    offset: Offset = 0                           # of Sentinel-2's digital numbers in an archive
     fill: bool = False
     want: str | None = None
     samples: int = 1
@@ -60,6 +62,12 @@ class Job:
     def seeds(self) -> list[int]:
         return list(range(self.seed, self.seed + self.samples))
 
+    @property
+    def request(self) -> dict[str, Any]:
+        """What samples depend on besides the ground and the weights, as run.json has it: all but where things are and what computes."""
+        asked: dict[str, Any] = json.loads(json_bytes({key: value for key, value in asdict(self).items() if key not in INCIDENTAL}))
+        return asked
+
 
 @dataclass(frozen=True)
 class Result:
@@ -77,7 +85,13 @@ def run(job: Job, *, progress: Progress | None = None, say: Callable[[str], obje
     """Read, generate and write; ValueError with one sentence for anything that is wrong, and then nothing was written."""
     check_settings(job)
     model = CopGen.from_pretrained(job.model, device=job.device, precision=job.precision)
-    scene = given_scene(job, model.table)
+    return draw(job, model, given_scene(job, model.table), progress=progress, say=say)
+
+
+def draw(
+    job: Job, model: CopGen, scene: Scene, *, progress: Progress | None = None, say: Callable[[str], object] = lambda _: None,
+) -> Result:
+    """The rest of a job, once the model is there and what is given has been read."""
     wanted = wanted_rows(job, scene, model.table)
     folder = job.out / scene.name
     check_target(folder, [SHEET, RECORD], overwrite=job.overwrite)
@@ -164,9 +178,9 @@ def stated(row: str, value: str | None, wanted: Sequence[str], table: Table) -> 
     return "none" if row in wanted else value
 
 
-def wanted_rows(job: Job, scene: Scene, table: Table) -> tuple[str, ...]:
-    rows = table.select(job.want) if job.want else tuple(row for row in table.names if row not in scene)
-    if both := [row for row in rows if row in scene]:
+def wanted_rows(job: Job, given: Scene | Sequence[str], table: Table) -> tuple[str, ...]:
+    rows = table.select(job.want) if job.want else tuple(row for row in table.names if row not in given)
+    if both := [row for row in rows if row in given]:
         raise ValueError(f"{', '.join(both)}: both given and wanted; leave it out of one of the two")
     if not rows:
         raise ValueError("nothing is left to generate: every row is given; name fewer inputs")
@@ -199,6 +213,7 @@ def record_of(job: Job, model: CopGen, scene: Scene, scenes: Sequence[Scene], wa
     return {
         "copgen": __version__,
         "command": list(job.command),
+        "request": job.request,
         "model": {"name": model.name, "licence": model.record.licence, "sha256": model.weights_sha256([*scene.layers, *wanted])},
         "scene": scene.name,
         "given": {row: layer_note(scene, row) for row in scene.layers},

@@ -52,6 +52,7 @@ class CopGen:
         self.precision = precision
         self._backbones: dict[torch.dtype, UViT] = {}
         self._codecs: dict[str, KLCodec] = {}
+        self._hashes: dict[Path, str] = {}
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> CopGen:
@@ -96,7 +97,8 @@ class CopGen:
         """The hash of every weight file that these rows (or all) need, by its path in the model's folder."""
         used = {self.record.codecs[row] for row in (self.table.names if rows is None else rows) if self.table[row].is_image}
         files = [self.folder / BACKBONE, *(self.folder / "vae" / name / "codec.safetensors" for name in sorted(used))]
-        return {file.relative_to(self.folder).as_posix(): sha256(file) for file in files}
+        self._hashes |= {file: sha256(file) for file in files if file not in self._hashes}
+        return {file.relative_to(self.folder).as_posix(): self._hashes[file] for file in files}
 
     def parameters(self) -> dict[str, int]:
         """How many parameters the backbone and all codecs have, read from the files' headers."""

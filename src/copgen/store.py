@@ -140,12 +140,16 @@ def codec_files(codec: KLCodec, folder: Path, dtype: torch.dtype) -> dict[Path, 
 
 def load_codec(folder: Path) -> KLCodec:
     """The codec of a folder, in float32; ValueError for files that are missing, damaged or of another size."""
-    file = folder / "codec.json"
-    record = parse(CodecRecord, read_json(file), str(file))
+    record = codec_record(folder)
     with torch.device("meta"):
         codec = KLCodec(record.config, record.scaling_factor)
     load_weights(codec, folder / "codec.safetensors")
     return codec.eval()
+
+
+def codec_record(folder: Path) -> CodecRecord:
+    """What a codec's folder says of it, without its weights; ValueError for a file that is missing or damaged."""
+    return parse(CodecRecord, read_json(folder / "codec.json"), str(folder / "codec.json"))
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:

@@ -27,6 +27,10 @@ LARGEST = 1e30                                   # beyond it lie only the float 
 MOST_PIXELS = 2048 * 2048                        # of one window: a square of 1920 m at 1 m
 
 
+class Damaged(ValueError):
+    """A raster file can't be read to its end."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where pixels lie: a CRS and the geotransform from (column, row) to it."""
@@ -95,7 +99,7 @@ def straightened(t: Affine, width: int, height: int) -> Affine:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The open dataset; whatever goes wrong in it, also later at reading, becomes a ValueError naming the file."""
+    """The open dataset; whatever goes wrong in it, also later at reading, becomes Damaged, a ValueError naming the file."""
     driver = DRIVERS.get(first_bytes(path))
     if driver is None:
         raise ValueError(f"{path}: is not a raster that is read here (GeoTIFF or JPEG 2000); convert it, such as with gdal_translate")
@@ -104,12 +108,12 @@ def opened(path: Path) -> Iterator[Any]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(path, driver=driver)
     except (RasterioError, OSError) as error:
-        raise ValueError(damaged(path)) from error
+        raise Damaged(damaged(path)) from error
     with dataset:
         try:
             yield dataset
         except (RasterioError, MemoryError) as error:
-            raise ValueError(damaged(path)) from error
+            raise Damaged(damaged(path)) from error
 
 
 def first_bytes(path: Path) -> bytes:

@@ -30,6 +30,8 @@ def resample(values: FloatArray, source: Grid, target: Grid, side: int, *, class
     """Values [n, h, w] on `source` -> [n, side, side] on `target`."""
     values, source = upright(values, source)
     if same_crs(source.crs, target.crs) and source.is_axis_aligned and target.is_axis_aligned:
+        if (pixels := shared(values, source, target, side)) is not None:
+            return pixels
         return majority(lambda v: separable(v, source, target, side, area=True), values) if classes else (
             separable(values, source, target, side))
     return warped(values, source, target, side, classes)
@@ -56,6 +58,16 @@ def majority(smooth: Callable[[FloatArray], FloatArray], values: FloatArray) -> 
 
 
 # --- within one CRS -----------------------------------------------------------------------------------------------------------------
+
+def shared(values: FloatArray, source: Grid, target: Grid, side: int) -> FloatArray | None:
+    """The target's pixels themselves where they are the source's; what `separable` gives, sooner."""
+    s, t = source.transform, target.transform
+    col, row = snapped((t.c - s.c) / s.a, SNAP), snapped((t.f - s.f) / s.e, SNAP)
+    ratios = {snapped(t.a / s.a, SNAP / side), snapped(t.e / s.e, SNAP / side)}
+    if ratios != {1.0} or col % 1 or row % 1 or min(col, row) < 0 or col + side > values.shape[2] or row + side > values.shape[1]:
+        return None
+    return values[:, int(row) : int(row) + side, int(col) : int(col) + side]
+
 
 def separable(values: FloatArray, source: Grid, target: Grid, side: int, *, area: bool = False) -> FloatArray:
     s, t = source.transform, target.transform
@@ -141,6 +153,11 @@ def subpixel_mean(
 def touched(source: Grid, height: int, width: int, square: Footprint) -> NDArray[np.bool_]:
     """Which of height x width pixels the square touches: exact in the square's CRS, to half a pixel's slant between CRSs."""
     left, bottom, right, top = square.bounds
+    if source.is_axis_aligned and same_crs(source.crs, square.crs):
+        t = source.transform
+        xs, ys = t.c + t.a * (np.arange(width) + 0.5), t.f + t.e * (np.arange(height) + 0.5)
+        half_x, half_y = abs(t.a) * (0.5 - INSIDE), abs(t.e) * (0.5 - INSIDE)
+        return np.logical_and.outer((ys > bottom - half_y) & (ys < top + half_y), (xs > left - half_x) & (xs < right + half_x))
     lines = np.linspace(0, height, NODES), np.linspace(0, width, NODES)
     corners = np.meshgrid(lines[1], lines[0])
     nodes = warp(source.crs, square.crs, *affine(source.transform, *corners))

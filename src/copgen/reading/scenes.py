@@ -7,7 +7,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,17 @@ OPTIONS = ("bands", "unit", "codes", "offset")
 MOST_FILLED = 0.05                               # the largest share of a layer that `fill` may make up
 MUCH_COARSER = 1.5                               # from this ratio of pixel sizes on, interpolation is worth a warning
 
+Reader = Callable[..., tuple[NDArray[np.float64], NDArray[np.bool_]]]      # as read_window
 Place = str | NDArray[Any] | Sequence[float] | None
 Date = str | datetime.date | np.datetime64 | NDArray[Any] | None
 
 
 class CopgenWarning(UserWarning):
     """Something in the input is suspicious, but not wrong enough to stop."""
+
+
+class NoData(ValueError):
+    """A square lacks more of its pixels than may be made up."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ def read_onto(
     when, days = date_layer(date, plans)
     extra = {"place": place_layer(place, square), "date": when}
     for one, found in plans:
-        layers |= read_layers(one, found, square, fill, warned, filled)
+        layers |= read_layers(one, found, square, MOST_FILLED if fill else 0, warned, filled)
     layers |= {key: value for key, value in extra.items() if value is not None and key in table.by_name}
     for message in warned:
         warnings.warn(message, CopgenWarning, stacklevel=3)
@@ -174,11 +179,15 @@ def plan(one: Input, table: Table) -> Found:
 # --- the layers of one input --------------------------------------------------------------------------------------------------------
 
 def read_layers(
-    one: Input, found: Found, square: Footprint, fill: bool, warned: list[str], filled: dict[str, Any],
+    one: Input, found: Found, square: Footprint, most: float, warned: list[str], filled: dict[str, Any], read: Reader = read_window,
 ) -> dict[str, NDArray[Any]]:
-    """The input's layers on the square's grids. Missing data and units are settled on the file's own pixels, before any resampling."""
+    """The input's layers on the square's grids. Missing data and units are settled on the file's own pixels, before any resampling.
+
+    `most` is the share of missing pixels up to which they are filled; `warned` and `filled` are added to. `read` gets the windows, as
+    `read_window` does: who reads many squares of one file may keep its pixels.
+    """
     quantity = quantity_of(found.rows[0])
-    pieces = {row.name: [settled(piece, row, quantity, square, fill, filled) for piece in read_pieces(row, found, square)]
+    pieces = {row.name: [settled(piece, row, quantity, square, most, filled) for piece in read_pieces(row, found, square, read)]
               for row in found.rows}
     samples = {band: piece.values[k][piece.inside] for parts in pieces.values() for piece in parts for k, band in enumerate(piece.bands)}
     warned += quantity.check(str(one.path), samples, one.options) + name_warnings(one, found) + [
@@ -186,7 +195,7 @@ def read_layers(
     return {row.name: on_square(row, pieces[row.name], quantity, one.options, square) for row in found.rows}
 
 
-def read_pieces(row: Modality, found: Found, square: Footprint) -> list[Piece]:
+def read_pieces(row: Modality, found: Found, square: Footprint, read: Reader = read_window) -> list[Piece]:
     """A row's bands as stored, file by file."""
     files: dict[Path, list[str]] = {}
     for band in row.bands:
@@ -197,28 +206,27 @@ def read_pieces(row: Modality, found: Found, square: Footprint) -> list[Piece]:
         squares.require_inside(raster, square)
         window = squares.window_over(raster, square)
         codes = row.legend.codes if row.legend else None
-        values, valid = read_window(raster, [found.bands[band].index for band in bands], window, classes=codes,
-                                    scaled=quantity_of(row).scaled)
+        values, valid = read(raster, [found.bands[band].index for band in bands], window, classes=codes, scaled=quantity_of(row).scaled)
         grid = raster.grid.from_pixel(window.col_off, window.row_off)
         inside = touched(grid, window.height, window.width, square)
         pieces.append(Piece(tuple(bands), raster, grid, np.where(valid, values, np.nan), inside))
     return pieces
 
 
-def settled(piece: Piece, row: Modality, quantity: Quantity, square: Footprint, fill: bool, filled: dict[str, Any]) -> Piece:
-    """The piece with no value missing, or ValueError saying how much is missing and where. Outside the square, the nearest is taken."""
+def settled(piece: Piece, row: Modality, quantity: Quantity, square: Footprint, most: float, filled: dict[str, Any]) -> Piece:
+    """The piece with no value missing, or NoData saying how much is missing and where. Outside the square, the nearest is taken."""
     missing = np.asarray((~np.isfinite(piece.values) | quantity.is_missing(piece.values)).any(axis=0))
     bad = missing & piece.inside
     share = float(bad.sum() / piece.inside.sum())
     if bad.any():
         where = squares.in_words(squares.bounds_of(bad, piece.grid, square.crs))
         amount = f"{share:.2%} ({bad.sum()} pixel{'s' if bad.sum() > 1 else ''})"
-        if not fill or share > MOST_FILLED:
+        if share > most:
             way_out = ("choose another square with --window EASTING,NORTHING" if share > MOST_FILLED else
                        "choose another square with --window EASTING,NORTHING, or fill from the nearest pixels with --fill")
-            limit = f" (--fill makes up at most {MOST_FILLED:.0%})" if fill else ""
-            raise ValueError(f"{piece.raster.path}: {amount} of the square has no data in {', '.join(piece.bands)}, within {where}"
-                             f"{limit}; {way_out}")
+            limit = f" (--fill makes up at most {most:.0%})" if most else ""
+            raise NoData(f"{piece.raster.path}: {amount} of the square has no data in {', '.join(piece.bands)}, within {where}"
+                         f"{limit}; {way_out}")
         filled.setdefault(row.name, []).append({"file": piece.raster.path.name, "bands": list(piece.bands), "share": share,
                                                 "pixels": int(bad.sum())})
     values = fill_nearest(piece.values, ~missing) if missing.any() else piece.values

@@ -23,6 +23,10 @@ EARTH_RADIUS = 6_371_008.8                       # metres, the mean
 WGS84 = CRS.from_epsg(4326)
 
 
+class NotCovered(ValueError):
+    """A raster does not show the whole square."""
+
+
 def warp(source: CRS, target: CRS, xs: FloatArray, ys: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Coordinates in another CRS, same shape; what cannot be transformed becomes infinite."""
     if same_crs(source, target):
@@ -125,6 +129,11 @@ def affine(t: Affine, cols: FloatArray, rows: FloatArray) -> tuple[FloatArray, F
 
 def square_in_pixels(raster: Raster, square: Footprint) -> tuple[float, float, float, float]:
     """First column, first row, last column, last row that the square touches in the raster's pixels; not clipped."""
+    t = raster.grid.transform
+    if raster.grid.is_axis_aligned and same_crs(raster.grid.crs, square.crs):
+        left, bottom, right, top = square.bounds
+        across, down = sorted(((left - t.c) / t.a, (right - t.c) / t.a)), sorted(((top - t.f) / t.e, (bottom - t.f) / t.e))
+        return across[0], down[0], across[1], down[1]
     cols, rows = to_pixels(raster.grid, square.crs, *affine(square.transform(square.side), *outline(1, 1)))
     return float(cols.min()), float(rows.min()), float(cols.max()), float(rows.max())
 
@@ -146,12 +155,12 @@ def covers(raster: Raster, square: Footprint) -> bool:
 
 
 def require_inside(raster: Raster, square: Footprint) -> None:
-    """ValueError if part of the square, or all of it, lies outside the raster."""
+    """NotCovered if part of the square, or all of it, lies outside the raster."""
     if covers(raster, square):
         return
     first_col, first_row, last_col, last_row = square_in_pixels(raster, square)
     apart = not (last_col > 0 and last_row > 0 and first_col < raster.width and first_row < raster.height)
-    raise ValueError(
+    raise NotCovered(
         f"{raster.path}: {'does not overlap with' if apart else 'covers only a part of'} the square {in_words(square.bounds)} "
         f"({label(square.crs)}); it shows {in_words(native_bounds(raster))} ({label(raster.grid.crs)}): give a file of the same place, or "
         f"another square with --window EASTING,NORTHING"

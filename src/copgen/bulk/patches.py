@@ -1,0 +1,219 @@
+"""Which patches does a cell have? A cell of Major TOM on disk becomes its squares, as layers in physical units; each file is read once.
+
+Every layer is what `read_cell(..., patch=(i, j))` gives. What that refuses is not refused here but told: a patch comes with its faults.
+A product that is not on disk is no fault; its rows are absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from copgen.majortom.cells import Offset, Product, found_products, inputs_of, reference
+from copgen.majortom.grid import TILE, checked_cell, patch_offsets
+from copgen.modalities import TABLE, Modality, Table
+from copgen.reading import squares
+from copgen.reading.acquired import days_said, scene_day
+from copgen.reading.bandfiles import Found
+from copgen.reading.rasters import MOST_PIXELS, Damaged, Raster, read_window
+from copgen.reading.scenes import MOST_FILLED, Input, NoData, corner_step, date_layer, plan, read_layers
+from copgen.reading.squares import NotCovered
+from copgen.scene import Footprint, Scene, checked
+
+REASONS = {
+    "not there": "a cell of which the archive holds nothing",
+    "unreadable": "a file that is damaged, or isn't what its place in the archive says",
+    "not covered": "an image that does not show the whole patch",
+    "no data": "more pixels without data than may be filled",
+    "unlabelled": "too much land cover of the class 'no data'",
+    "implausible": "values that can't be in their unit or legend, or a day that is none",
+    "no moments": "latents that are no numbers, or too large for 16 bits",
+}
+Layers = Mapping[str, NDArray[Any]]
+
+
+class NotThere(ValueError):
+    """An archive holds nothing of a cell."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """From where on a patch is bad, as shares of a layer's pixels.
+
+    By default as published: only images whose metadata say that no data is missing, and no patch with 5 % of its land cover unlabelled.
+    """
+
+    no_data: float = 0.0                         # up to here missing pixels are filled from the nearest
+    unlabelled: float = 0.05                     # from here on land cover is bad
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.no_data <= MOST_FILLED:
+            raise ValueError(f"limit of no data {self.no_data:g}: a share from 0 to {MOST_FILLED:g} is needed; more is not made up")
+        if not 0 < self.unlabelled <= 1:
+            raise ValueError(f"limit of unlabelled land cover {self.unlabelled:g}: a share above 0, at most 1, is needed")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a product is bad over a patch: one of REASONS, and the sentence that says it of the file."""
+
+    product: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one product, or several, give of one square. `no_data` is the largest share of a layer that was filled or is unlabelled."""
+
+    layers: Layers = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+    no_data: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+    def __add__(self, other: Part) -> Part:
+        return Part({**self.layers, **other.layers}, self.faults + other.faults, max(self.no_data, other.no_data),
+                    self.warnings + other.warnings)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One square of a cell: its number (row x 6 + column of 6 x 6, from the north-west), the layers that are good, and the faults."""
+
+    cell: str
+    number: int
+    scene: Scene
+    faults: tuple[Fault, ...]
+    no_data: float
+    warnings: tuple[str, ...]
+
+
+class WholeFiles:
+    """A reader of windows, as `read_window`, that reads each file once and keeps it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Path, tuple[int, ...]], tuple[NDArray[np.float64], NDArray[np.bool_]]] = {}
+
+    def __call__(self, raster: Raster, indexes: Sequence[int], window: Window, *, classes: Sequence[int] | None = None,
+                 scaled: bool = False) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        if raster.width * raster.height > MOST_PIXELS:
+            return read_window(raster, indexes, window, classes=classes, scaled=scaled)
+        key = (raster.path, tuple(indexes))
+        if key not in self._kept:
+            self._kept[key] = read_window(raster, indexes, Window(0, 0, raster.width, raster.height), classes=classes, scaled=scaled)
+        values, valid = self._kept[key]
+        part = window.toslices()
+        return values[:, *part], valid[part]
+
+
+def patches_a_side(table: Table = TABLE) -> int:
+    """Patches along a side of a whole tile: 6 of 1920 m."""
+    return len(patch_offsets(table.footprint))
+
+
+def read_patches(root: Path, cell: str, table: Table = TABLE, *, limits: Limits | None = None, offset: Offset = 0) -> list[Patch]:
+    """All patches of a cell with what is on disk of the table's rows, their places and their date, in the order of their numbers.
+
+    A tile that is smaller than Major TOM's 10,680 m has as many as fit. `offset` is taken off Sentinel-2's digital numbers. Raises
+    ValueError for a name that is no cell, and where nothing can be read at all: no product (NotThere), or no raster to tell the cell's
+    corner by.
+    """
+    there = found_products(root, checked_cell(cell))                   # of all rows: corner and day don't depend on what is asked for
+    images = [row for row in table.images if table[row].product in there]
+    if not images:
+        raise NotThere(f"{root}: holds nothing of cell {cell}{' but ' if there else ''}{', '.join(there)}; download it first")
+    ground = patch_squares(there, table)
+    inputs = inputs_of(root, cell, images, there, table, offset)
+    plans = [(one, planned(one, table)) for one in inputs]
+    parts = [dated(there, plans, table)] * len(ground)
+    for one, found in plans:
+        parts = [part + more for part, more in zip(parts, parts_of(one, found, ground, table, limits or Limits()), strict=True)]
+    side = patches_a_side(table)
+    return [patch_of(root, cell, (i, j), i * side + j, square, part, table) for ((i, j), square), part in zip(ground, parts, strict=True)]
+
+
+def patch_squares(there: Mapping[str, Product], table: Table) -> list[tuple[tuple[int, int], Footprint]]:
+    """The squares of a cell by row and column, row by row; their corner is `read_cell`'s."""
+    raster = reference(there)
+    crs = squares.scene_crs(raster)
+    left, bottom, right, top = squares.bounds_in(raster, crs)
+    step = corner_step(table)
+    downs, rights = (patch_offsets(table.footprint, min(TILE, side), step).tolist() for side in (top - bottom, right - left))
+    if not (downs and rights):
+        raise ValueError(f"{raster.path}: shows {right - left:g} x {top - bottom:g} m, less than a patch of {table.footprint} m; "
+                         "download the cell again")
+    return [((i, j), Footprint(crs, left + x, top - y, float(table.footprint))) for i, y in enumerate(downs) for j, x in enumerate(rights)]
+
+
+def planned(one: Input, table: Table) -> Found | Fault:
+    try:
+        return plan(one, table)
+    except ValueError as error:
+        return Fault(table[table.select(one.product)[0]].product, "unreadable", str(error))
+
+
+def dated(there: Mapping[str, Product], plans: Iterable[tuple[Input, Found | Fault]], table: Table) -> Part:
+    """The day, by `read_cell`'s rule: by the names of all products, else by the tags of the files."""
+    if "date" not in table.by_name:
+        return Part()
+    try:
+        day = scene_day(days_said((name, one.path, {}) for name, one in there.items()))
+        layer, _ = date_layer(day, [(one, found) for one, found in plans if isinstance(found, Found)])
+    except ValueError as error:
+        return Part(faults=(Fault("date", "implausible", str(error)),))
+    return Part() if layer is None else Part({"date": layer})
+
+
+def parts_of(
+    one: Input, found: Found | Fault, ground: Sequence[tuple[Any, Footprint]], table: Table, limits: Limits,
+) -> list[Part]:
+    """What one input gives of every square."""
+    if isinstance(found, Fault):
+        return [Part(faults=(found,))] * len(ground)
+    read = WholeFiles()
+    try:
+        return [part_of(one, found, square, table, limits, read) for _, square in ground]
+    except Damaged as error:                     # a file that ends too early is bad everywhere
+        return [Part(faults=(Fault(found.rows[0].product, "unreadable", str(error)),))] * len(ground)
+
+
+def part_of(one: Input, found: Found, square: Footprint, table: Table, limits: Limits, read: WholeFiles) -> Part:
+    """What one input gives of one square. Damaged is raised, all else that is wrong is a fault."""
+    warned: list[str] = []
+    filled: dict[str, list[dict[str, Any]]] = {}
+    product = found.rows[0].product
+    try:
+        layers = read_layers(one, found, square, limits.no_data, warned, filled, read)
+        layers = {name: checked(table, name, layer) for name, layer in layers.items()}
+    except Damaged:
+        raise
+    except ValueError as error:
+        reason = "no data" if isinstance(error, NoData) else "not covered" if isinstance(error, NotCovered) else "implausible"
+        return Part(faults=(Fault(product, reason, str(error)),))
+    unlabelled = max((unlabelled_share(row, layers[row.name]) for row in found.rows), default=0.0)
+    if unlabelled >= limits.unlabelled:
+        return Part(faults=(Fault(product, "unlabelled", f"{one.path}: {unlabelled:.2%} of the patch is of the class 'no data'"),))
+    made_up = max((float(piece["share"]) for pieces in filled.values() for piece in pieces), default=0.0)
+    return Part(layers, (), max(made_up, unlabelled), tuple(text.replace(str(one.path), product) for text in warned))
+
+
+def unlabelled_share(row: Modality, layer: NDArray[Any]) -> float:
+    """The share of pixels of a class called 'no data'."""
+    if row.legend is None or "no data" not in row.legend.names:
+        return 0.0
+    return float((layer == row.legend.codes[row.legend.names.index("no data")]).mean())
+
+
+def patch_of(root: Path, cell: str, place: tuple[int, int], number: int, square: Footprint, part: Part, table: Table) -> Patch:
+    layers = dict(part.layers)
+    if "place" in table.by_name:
+        layers["place"] = np.array(square.centre)
+    scene = Scene({name: layers[name] for name in table.names if name in layers}, square, f"{cell}_{place[0]}_{place[1]}", table)
+    faults = tuple(Fault(one.product, one.reason, one.detail.replace(f"{root}/", "")) for one in part.faults)
+    return Patch(cell, number, scene, faults, part.no_data, tuple(one.replace(f"{root}/", "") for one in part.warnings))
