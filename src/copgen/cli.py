@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from copgen.commands import data, generate, models, train
+from copgen.commands import archive, data, generate, latents, models, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   context_settings={"help_option_names": ["-h", "--help"]},
@@ -17,11 +17,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "modalities": models.modalities, "models": models.models, "generate": generate.generate, "convert": models.convert,
-    "synthesize": data.synthesize, "train-vae": train.train_vae, "codec-report": train.codec_report, "encode": data.encode,
-    "train": train.train,
+    "download": archive.download, "verify": archive.verify, "split": archive.split, "synthesize": data.synthesize, "encode": data.encode,
+    "train-vae": train.train_vae, "codec-report": train.codec_report, "train": train.train,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(latents.app, name="latents")
 
 
 def main() -> None:

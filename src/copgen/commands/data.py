@@ -1,30 +1,44 @@
-"""From the hub or a synthetic Earth to shards for training: `synthesize`, `encode`."""
+"""From an archive, shards of layers or a synthetic Earth to what is trained on: `synthesize`, `encode`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from copgen.console import counting
+from copgen.commands.options import Address, CellsFile, Device, EngineName, codec_folder, listed, offset_in, one_of
+from copgen.console import counting, print_encoding
+
+if TYPE_CHECKING:
+    from copgen.bulk.encode import Codecs
 
 
 def synthesize(
-    out: Annotated[Path, typer.Option(help="Folder for the worlds.")],
+    out: Annotated[Path, typer.Option(help="Folder for the worlds, or the archive.")],
     seed: Annotated[int, typer.Option(help="Seed of the first world; world k has this seed + k.")] = 0,
     worlds: Annotated[int, typer.Option(help="How many.")] = 1,
     shards: Annotated[bool, typer.Option("--shards", help="Write shards for training rather than GeoTIFFs.")] = False,
+    archive: Annotated[bool, typer.Option("--archive", help="Write whole cells of 10.68 km in Major TOM's layout; cells that are there are "
+                                          "kept.")] = False,
+    cells: Annotated[str | None, typer.Option(help="With --archive: these cells, comma-separated, instead of worlds at their own places.")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="The recipe whose table the shards are for.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that make shards.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace GeoTIFFs that this run writes.")] = False,
 ) -> None:
     """Worlds of a synthetic Earth, all twelve layers each: an instrument and a teaching world, not the Earth."""
-    from copgen.modalities import TABLE
-
     if worlds < 1:
         raise ValueError(f"--worlds {worlds}: at least 1 is needed")
-    if not shards:
+    if archive and shards:
+        raise ValueError("--archive and --shards: choose one of the two; cells of an archive become shards by copgen encode")
+    if cells and not archive:
+        raise ValueError(f"--cells {cells}: only an archive has cells; use --archive, too")
+    if archive:
+        synthesize_archive(out, listed(cells) if cells else (), seed, worlds, overwrite)
+    elif shards:
+        synthesize_shards(out, seed, worlds, recipe, workers)
+    else:
         from copgen.synthetic import world
         from copgen.writing import save_scene
 
@@ -32,7 +46,21 @@ def synthesize(
             scene = world(number)
             save_scene(scene, out / scene.name, overwrite=overwrite)
             print(out / scene.name)
-        return
+
+
+def synthesize_archive(out: Path, cells: tuple[str, ...], seed: int, worlds: int, overwrite: bool) -> None:
+    from copgen.synthetic.cells import write_cells
+
+    count = len(cells) or worlds
+    with counting("cells") as tick:
+        seeds = () if cells else range(seed, seed + worlds)
+        for done, _ in enumerate(write_cells(out, cells, seeds=seeds, seed=seed, overwrite=overwrite), 1):
+            tick(done, count)
+    print(f"archive: {out}")
+
+
+def synthesize_shards(out: Path, seed: int, worlds: int, recipe: Path | None, workers: int) -> None:
+    from copgen.modalities import TABLE
     from copgen.shards import write_shards
     from copgen.training.recipe import read_recipe
     from copgen.training.sources import Worlds, meta_of, packed_layers
@@ -46,20 +74,75 @@ def synthesize(
 
 
 def encode(
-    recipe: Annotated[Path, typer.Option(help="The recipe of the model.")],
-    vaes: Annotated[Path, typer.Option(help="The folder with one trained codec a row: VAES/<row>/codec.safetensors.")],
-    data: Annotated[str, typer.Option(help="synthetic:FIRST..LAST, or a folder of layer shards.")],
     out: Annotated[Path, typer.Option(help="Folder for the shards of moments; shards that exist are kept.")],
-    workers: Annotated[int, typer.Option(help="Processes that make worlds.")] = 1,
+    archive: Annotated[Path | None, typer.Option(help="An archive in Major TOM's layout: all patches of its cells.")] = None,
+    data: Annotated[str | None, typer.Option(help="Or synthetic:FIRST..LAST, or a folder of layer shards.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model whose codecs encode: nano, copgen-base or a model folder.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Or the recipe of a model in the making, with --vaes.")] = None,
+    vaes: Annotated[str | None, typer.Option(help="The folder with its trained codecs: VAES/<row>/codec.safetensors.")] = None,
+    cells: Annotated[str | None, typer.Option(help="Only these cells, comma-separated.")] = None,
+    cells_file: CellsFile = None,
+    no_data: Annotated[float, typer.Option(help="Share of a layer that may lack data and is filled from the nearest pixels; at most 0.05.")
+    ] = 0.0,
+    unlabelled: Annotated[float, typer.Option(help="From this share of unlabelled land cover on, a patch is bad.")] = 0.05,
+    bad: Annotated[str, typer.Option(help="reject patches of which a product is bad, or keep them with this product absent.")] = "reject",
+    offset: Annotated[str, typer.Option(help=(
+        "To take off Sentinel-2's DN: a number, or `named`: 1000 off products of baseline 04.00 and later, by their names."))] = "0",
+    cells_per_shard: Annotated[int, typer.Option(help="Cells whose patches make one shard.")] = 16,
+    engine: EngineName = "local",
+    devices: Annotated[int, typer.Option(help="Workers, each with its codecs: GPUs, or processes of a CPU.")] = 1,
+    address: Address = None,
+    device: Device = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that make the worlds of --data synthetic:...")] = 1,
 ) -> None:
-    """Encode samples once for the training of the backbone."""
+    """Encode once what the backbone is trained on: cells -> patches -> moments of every row that is there, in shards.
+
+    Of an archive, each cell has 6 x 6 patches of 1920 m. Bad ones are counted by reason and listed in rejected.parquet; the others are in
+    index.parquet (GeoParquet) with their true centre, date, shard and row. What was interrupted goes on where it was; `copgen latents`
+    looks into the result.
+
+    Example: copgen encode --archive archive --cells-file split/train.txt --model nano --out latents --devices 2
+    """
+    if (archive is None) == (data is None):
+        raise ValueError("what is to be encoded? Say it by one of --archive and --data")
+    if (model is None) == (recipe is None) or (recipe is None) != (vaes is None):
+        raise ValueError("which codecs? Say it by --model, or by --recipe and --vaes")
+    codecs = codecs_of(model, recipe, vaes)
+    if archive is None:
+        encode_data(str(data), codecs, out, workers)
+        return
+    from copgen.bulk.encode import How, encode_archive
+    from copgen.bulk.patches import Limits
+    from copgen.majortom.splits import read_cells
+
+    if cells and cells_file:
+        raise ValueError("--cells and --cells-file: choose one of the two")
+    how = How(Limits(no_data, unlabelled), one_of("--bad", bad, "reject", "absent"), offset_in(offset))
+    with counting("cells") as tick:
+        report = encode_archive(
+            archive, codecs, out, cells=listed(cells) if cells else read_cells(cells_file) if cells_file else None, how=how,
+            cells_per_shard=cells_per_shard, device=one_of("--device", device, "auto", "cpu", "cuda"),
+            engine=one_of("--engine", engine, "local", "ray"), workers=devices, address=address, progress=tick)
+    print_encoding(report)
+
+
+def codecs_of(model: str | None, recipe: Path | None, vaes: str | None) -> Codecs:
+    from copgen.bulk.encode import Codecs
+    from copgen.model import CopGen
+    from copgen.training.recipe import read_recipe
+
+    if model is not None:
+        return Codecs.of(CopGen.from_pretrained(model, device="cpu"))
+    assert recipe is not None and vaes is not None
+    return Codecs.under(codec_folder(vaes), read_recipe(recipe).modalities)
+
+
+def encode_data(data: str, codecs: Codecs, out: Path, workers: int) -> None:
     from copgen.store import load_codec
     from copgen.training.encode import encode as encode_all
-    from copgen.training.recipe import read_recipe
     from copgen.training.sources import open_source
 
-    table = read_recipe(recipe).modalities
-    codecs = {row: load_codec(vaes / row) for row in table.images}
     with counting("samples") as tick:
-        encode_all(open_source(data, table, workers), codecs, table, out, codec_folder=vaes, progress=tick)
+        encode_all(open_source(data, codecs.table, workers), {row: load_codec(folder) for row, folder in codecs.folders.items()},
+                   codecs.table, out, made_by=codecs.hashes(), progress=tick)
     print(f"latents: {out}")

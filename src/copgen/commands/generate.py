@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from copgen.commands.options import NAMES, one_of, pair, size
-from copgen.console import progress_bar
+from copgen.commands.options import NAMES, Address, CellsFile, EngineName, listed, offset_in, one_of, pair, size
+from copgen.console import progress_bar, stages
+
+if TYPE_CHECKING:
+    from copgen.engines import Engine
+    from copgen.job import Job
 
 
 def generate(
@@ -25,7 +30,14 @@ def generate(
     window: Annotated[str | None, typer.Option(metavar="EASTING,NORTHING", help="The square's left and top, scene's CRS, m.")] = None,
     place: Annotated[str | None, typer.Option(metavar="LAT,LON|none", help="If not the square's centre; none: not given.")] = None,
     date: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD|none", help="The date, if not the files'; none: not given.")] = None,
-    offset: Annotated[float, typer.Option(help="To take off an archive's Sentinel-2 DN: 1000 from baseline 04.00 on.")] = 0,
+    offset: Annotated[str, typer.Option(help="To take off an archive's Sentinel-2 DN: 1000, or `named`: 1000 where its name says baseline "
+                                        "04.00 or later.")] = "0",
+    cells: Annotated[str | None, typer.Option(help="Or many cells, comma-separated, or `all` that the archive holds.")] = None,
+    cells_file: CellsFile = None,
+    patches: Annotated[str, typer.Option(help="Of many cells: the square in the middle of each, or all 6 x 6.")] = "middle",
+    engine: EngineName = "local",
+    devices: Annotated[int, typer.Option(help="Of many cells: workers, each with its model: GPUs, or processes of a CPU.")] = 1,
+    address: Address = None,
     fill: Annotated[bool, typer.Option("--fill", help="Fill up to 5 % no data from the nearest valid pixels.")] = False,
     want: Annotated[str | None, typer.Option(help=f"What to generate: {NAMES}. Left out: all that is not given.")] = None,
     samples: Annotated[int, typer.Option(help="How many samples.")] = 1,
@@ -46,6 +58,9 @@ def generate(
     Georeferenced GeoTIFFs in physical units, a contact sheet and a record of the run land in OUT/<scene>/. Nothing given draws
     unconditionally.
 
+    Of many cells (--archive with --cells or --cells-file), each square has its own folder; what is finished is kept when the command is run
+    again, what is refused is told in OUT/failed.jsonl, and a sample is the same whatever the engine and the number of workers.
+
     Example: copgen generate --input DEM=dem.tif --input LULC=lulc.tif,codes=index --date 2021-07-23 --want S2L2A,S1RTC
     --samples 8 --out out
     """
@@ -53,12 +68,16 @@ def generate(
 
     job = Job(
         out=out, model=model, inputs=tuple(input or ()), archive=archive, cell=cell, given=given,
-        patch=pair("--patch", patch, int), window=pair("--window", window, float), place=place, date=date, offset=offset, fill=fill,
-        want=want,
+        patch=pair("--patch", patch, int), window=pair("--window", window, float), place=place, date=date,
+        offset=offset_in(offset), fill=fill, want=want,
         samples=samples, seed=seed, steps=steps, solver=solver, precision=one_of("--precision", precision, "auto", "bf16", "fp32"),
         device=one_of("--device", device, "auto", "cpu", "cuda"), absent=one_of("--absent", absent, "joint", "noise", "drop"),
         posterior=one_of("--posterior", posterior, "mean", "sample"), s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"),
         max_memory=size("--max-memory", max_memory), overwrite=overwrite, command=tuple(sys.argv[1:]))
+    if cells or cells_file:
+        many(job, cells, cells_file, one_of("--patches", patches, "middle", "all"), one_of("--engine", engine, "local", "ray"), devices,
+             address)
+        return
     with progress_bar() as bar:
         task = bar.add_task("network calls", total=None)
 
@@ -69,3 +88,23 @@ def generate(
         result = run(job, progress=tick, say=lambda text: bar.console.print(text, highlight=False, markup=False, soft_wrap=True))
     print(f"samples: {result.folder}{'/sample-*' if samples > 1 else '/sample-000'}")
     print(f"contact sheet: {result.sheet}")
+
+
+def many(job: Job, cells: str | None, cells_file: Path | None, patches: Literal["middle", "all"], engine: Engine, devices: int,
+         address: str | None) -> None:
+    """Squares of many cells."""
+    from copgen.bulk.generate import Bulk, generate
+    from copgen.majortom.splits import read_cells
+
+    if cells and cells_file:
+        raise ValueError("--cells and --cells-file: choose one of the two")
+    named = read_cells(cells_file) if cells_file else None if cells == "all" else listed(str(cells))
+    with stages() as (tick, say):
+        report = generate(Bulk(job, named, patches, engine, devices, address), progress=partial(tick, "squares"), say=say)
+    for text, count in report.warned.items():
+        print(f"warning: {count} squares: {text}", file=sys.stderr)
+    print(f"{report.squares} squares: {report.drawn} drawn, {report.kept} kept, {sum(report.refused.values())} refused "
+          f"in {report.seconds:.1f} s")
+    for reason, count in report.refused.items():
+        print(f"refused, {reason}: {count} (see {report.failed})")
+    print(f"samples: {report.folder}/*/sample-*")

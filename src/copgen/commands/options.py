@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from copgen.majortom.cells import Offset
     from copgen.training.launch import Devices
 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the folder's newest checkpoint.")]
@@ -16,6 +18,11 @@ Nodes = Annotated[int, typer.Option(help="Nodes, under torchrun or SLURM, which 
 Strategy = Annotated[str, typer.Option(help="On several devices: ddp copies the weights to each, fsdp shares them out.")]
 Accelerator = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16, in place of the recipe's.")]
+EngineName = Annotated[str, typer.Option("--engine", help="local: processes of this machine; ray: a Ray cluster (copgen[ray]).")]
+Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster; left out: one is started on this machine for as long.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+CellsFile = Annotated[Path | None, typer.Option(help="A text file with one cell a line; # begins a comment.")]
+Workers = Annotated[int, typer.Option(help="Processes a device that read data ahead; the run is the same for any number.")]
 NAMES = "rows, products or released keys, comma-separated; see `copgen modalities`"
 
 
@@ -47,6 +54,28 @@ def devices_of(count: int, nodes: int, strategy: str, accelerator: str) -> Devic
 
     return Devices(count, nodes, one_of("--strategy", strategy, "auto", "ddp", "fsdp"),
                    one_of("--accelerator", accelerator, "auto", "cpu", "cuda"))
+
+
+def codec_folder(text: str) -> Path:
+    """The folder with one codec a row: as it is named, or that of a model."""
+    from copgen.model import CopGen
+
+    folder = Path(text)
+    if folder.is_dir() and not (folder / "copgen.json").is_file():
+        return folder
+    return CopGen.from_pretrained(text, device="cpu").folder / "vae"
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """`A,B` -> ("A", "B")."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def offset_in(text: str) -> Offset:
+    try:
+        return "named" if text == "named" else float(text)
+    except ValueError:
+        raise ValueError(f"--offset {text}: takes a number of DN, such as 1000, or named") from None
 
 
 def exactly_one(rows: tuple[str, ...], word: str) -> tuple[str, ...]:

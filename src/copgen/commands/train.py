@@ -15,7 +15,9 @@ from copgen.commands.options import (
     Precision,
     Resume,
     Strategy,
+    Workers,
     at_precision,
+    codec_folder,
     devices_of,
     exactly_one,
 )
@@ -35,6 +37,7 @@ def train_vae(
     nodes: Nodes = 1,
     strategy: Strategy = "auto",
     accelerator: Accelerator = "auto",
+    workers: Workers = 0,
     precision: Precision = None,
     set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override the recipe, e.g. train_vae.how.steps=100.")] = None,
 ) -> None:
@@ -55,7 +58,8 @@ def train_vae(
     plan = read_recipe(recipe, (*(set or ()), *at_precision("train_vae", precision)))
     (name,) = exactly_one(plan.modalities.select(row), row)
     with pausing():
-        codec = train(name, plan, open_source(data, plan.modalities), out, init=load_codec(init) if init else None, resume=resume,
+        codec = train(name, plan, open_source(data, plan.modalities), out, init=load_codec(init) if init else None, workers=workers,
+                      resume=resume,
                       report=print_losses, devices=devices_of(devices, nodes, strategy, accelerator))
     print(f"codec: {out}, latent scaling factor {codec.scaling_factor:.6f}")
 
@@ -116,7 +120,7 @@ def train(
     recipe: Annotated[Path, typer.Option(help="The recipe of the model.")],
     latents: Annotated[list[str], typer.Option(metavar="FOLDER[:TIMES]", help="Shards of moments (copgen encode); several are mixed, "
                                                "each as often as it says.")],
-    vaes: Annotated[Path, typer.Option(help="The folder with the codecs that made them.")],
+    vaes: Annotated[str, typer.Option(help="The folder with the codecs that made them, or the model that has them.")],
     out: Annotated[Path, typer.Option(help="The run's folder: model/, metrics, checkpoint.")],
     licence: Annotated[str, typer.Option(help="The licence of the weights, for the model folder.")] = "Apache-2.0",
     stop: Annotated[int | None, typer.Option(help="End at this step of the recipe's schedule.")] = None,
@@ -127,6 +131,7 @@ def train(
     nodes: Nodes = 1,
     strategy: Strategy = "auto",
     accelerator: Accelerator = "auto",
+    workers: Workers = 0,
     precision: Precision = None,
     set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override the recipe, e.g. train.how.steps=100.")] = None,
 ) -> None:
@@ -140,10 +145,11 @@ def train(
 
     plan = read_recipe(recipe, (*(set or ()), *at_precision("train", precision)))
     table, shards = plan.modalities, open_mixed(latents)
-    check_codecs(shards, vaes)
-    codecs = {row: load_codec(vaes / row) for row in table.images}
+    made_by = codec_folder(vaes)
+    check_codecs(shards, made_by)
+    codecs = {row: load_codec(made_by / row) for row in table.images}
     with pausing():
-        network = train_backbone(plan, shards, codecs, out, resume=resume, stop=stop, report=print_losses, say=print,
+        network = train_backbone(plan, shards, codecs, out, workers=workers, resume=resume, stop=stop, report=print_losses, say=print,
                                  devices=devices_of(devices, nodes, strategy, accelerator),
                                  init=CopGen.from_pretrained(init).backbone_in("fp32") if init else None)
     save_model(out / "model", plan.name, licence, network, codecs, half=half,
