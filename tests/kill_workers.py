@@ -33,20 +33,26 @@ class Driver:
 
 
 def storm(
-    driver: Driver, workers: Callable[[], list[psutil.Process]], share: Callable[[], float], *, seed: int, pause: tuple[float, float],
+    driver: Driver, workers: Callable[[], list[psutil.Process]], share: Callable[[], float], *, kills: int, seed: int,
     events: Mapping[float, Callable[[], object]], limit: float,
 ) -> int:
-    """Kill until the driver is done; returns how many workers were killed. An event happens when its share of the work is done."""
-    moments, killed, ahead, until = random.Random(seed), 0, sorted(events), time.monotonic() + limit
+    """Kill random workers, spread over the work so that fast machines get as many kills; returns how many were made.
+
+    An event happens when its share of the work is done.
+    """
+    moments, killed, until = random.Random(seed), 0, time.monotonic() + limit
+    strokes = sorted(moments.uniform(0, 0.9) for _ in range(kills))
+    ahead = sorted(events)
     driver.start()
     while driver.process.poll() is None:
         if time.monotonic() > until:
             driver.process.kill()
             raise TimeoutError(f"not done after {limit} s: {share():.0%}, {killed} kills")
-        time.sleep(moments.uniform(*pause))
+        time.sleep(moments.uniform(0.01, 1))     # at any moment of a task
         if ahead and share() >= ahead[0]:
             events[ahead.pop(0)]()
-        elif there := workers():
+        elif strokes and share() >= strokes[0] and (there := workers()):
+            strokes.pop(0)
             moments.choice(there).kill()
             killed += 1
     assert driver.process.returncode == 0 and not ahead

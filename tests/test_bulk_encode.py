@@ -177,6 +177,16 @@ def test_shards_that_are_there_are_kept(archive: Path, codecs: Codecs, latents: 
     assert encode_archive(archive, codecs, folder, cells_per_shard=2).made == 1 and contents(folder) == before
 
 
+def test_records_that_are_damaged_are_to_be_deleted(archive: Path, codecs: Codecs, latents: Path, tmp_path: Path) -> None:
+    folder, before = shutil.copytree(latents, tmp_path / "latents"), contents(latents)
+    (folder / "shard-00001.parquet").write_bytes(before["shard-00001.parquet"][:1000])
+    with pytest.raises(ValueError, match=r"shard-00001\.parquet: .*; delete it and run copgen encode again"):
+        encode_archive(archive, codecs, folder, cells_per_shard=2)
+    (folder / "shard-00001.parquet").unlink()
+    encode_archive(archive, codecs, folder, cells_per_shard=2)
+    assert contents(folder) == before
+
+
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(archive: Path, codecs: Codecs, latents: Path, tiny_model: Path,
                                                          tmp_path: Path) -> None:
     """Killed with its workers as soon as its first shard is there."""
@@ -220,6 +230,18 @@ def test_other_rows_or_codecs_are_another_plan(archive: Path, codecs: Codecs, la
     save_codec(shifted(load_codec(folders["dem"])), folders["dem"])
     with pytest.raises(ValueError, match="another plan, with codecs"):
         encode_archive(archive, Codecs.under(tmp_path, codecs.table), latents, cells_per_shard=2)
+
+
+@pytest.mark.parametrize("lost", ["plan.json", "shard-00000.parquet plan.json index.json"])
+def test_shards_that_something_else_wrote_are_refused_and_kept(archive: Path, codecs: Codecs, latents: Path, tmp_path: Path,
+                                                               lost: str) -> None:
+    folder = shutil.copytree(latents, tmp_path / "latents")
+    for name in lost.split():
+        (folder / name).unlink()
+    before = contents(folder)
+    with pytest.raises(ValueError, match="choose another folder"):
+        encode_archive(archive, codecs, folder, cells_per_shard=2)
+    assert contents(folder) == before
 
 
 def shifted(codec: KLCodec, by: float = 1.0) -> KLCodec:
@@ -284,10 +306,13 @@ def test_a_folder_of_nothing_but_bad_patches_is_no_folder_of_latents(codecs: Cod
         open_shards(tmp_path / "latents")
 
 
-def test_what_cannot_be_encoded_is_refused_before_anything_is_written(archive: Path, codecs: Codecs, tmp_path: Path) -> None:
+def test_what_cannot_be_encoded_is_refused_before_anything_is_written(archive: Path, codecs: Codecs, tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "latents"
-    for match, change in (("is no folder", {"root": tmp_path / "nowhere"}), ("no cells to encode", {"root": tmp_path}),
-                          ("such as 618U_30L", {"cells": ["../etc"]}), ("0 cells a shard", {"cells_per_shard": 0}),
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for match, change in (("sees no GPU", {"device": "cuda"}), ("is no folder", {"root": tmp_path / "nowhere"}),
+                          ("no cells to encode", {"root": tmp_path}), ("such as 618U_30L", {"cells": ["../etc"]}),
+                          ("0 cells a shard", {"cells_per_shard": 0}),
                           ("there is no such file", {"codecs": Codecs.under(tmp_path, codecs.table)})):
         with pytest.raises(ValueError, match=match):
             encode_archive(**{"root": archive, "codecs": codecs, "out": out, **change})

@@ -16,6 +16,7 @@ from made_archive import CELL, EAST, SOUTH, make_archive
 
 from copgen import job as jobs
 from copgen.bulk.generate import Bulk, Report, Square, generate, squares_of
+from copgen.files import held
 from copgen.job import Job
 from copgen.modalities import TABLE
 
@@ -169,6 +170,28 @@ def test_what_cannot_be_written_stops_the_run(job: Job, monkeypatch: pytest.Monk
     monkeypatch.undo()
     report = drawn(job, cells=CELLS)
     assert (report.kept, report.drawn) == (1, 2)
+
+
+def test_a_folder_has_one_run_at_a_time(job: Job) -> None:
+    """Another would take what a worker is writing for what a killed one left."""
+    with held(job.out):
+        with pytest.raises(ValueError, match="out: another run writes to it; wait until it has ended"):
+            drawn(job, cells=(CELL,))
+        assert list(job.out.iterdir()) == []
+    assert not job.out.exists()                  # it was made for nothing
+    assert drawn(job, cells=(CELL,)).drawn == 1
+
+
+@pytest.mark.parametrize("wrong", [{"workers": 0}, {"address": "127.0.0.1:1"}, {"engine": "spark"}])
+def test_a_run_that_draws_nothing_leaves_the_word_of_the_one_before(job: Job, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"workers|engine"):
+        drawn(job, cells=(CELL,), **wrong)
+    assert not job.out.exists()
+    assert drawn(job, cells=("0U_0R",)).refused == {"not there": 1}
+    before = files(job.out)
+    with pytest.raises(ValueError, match=r"workers|engine"):
+        drawn(job, cells=("0U_0R",), **wrong)
+    assert files(job.out) == before and b"not there" in before["failed.jsonl"]
 
 
 @pytest.mark.parametrize(("change", "cells", "says"), [

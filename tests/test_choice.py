@@ -183,6 +183,13 @@ def test_rows_of_strangers_are_refused_and_counted(tmp_path, wrong, why):
     assert [count for reason, count in one.counts.items() if why in reason] == [1] and why in one.notes[0]
 
 
+def test_ids_without_a_baseline_are_ids_too(tmp_path):
+    """As another archive of Sentinel-2 writes them."""
+    rows = {level: [row(level, s2(level[2:].removeprefix("L"), "20210610T112119").replace("_N0500", ""))] for level in ("S2L1C", "S2L2A")}
+    found, left_out = chosen(tmp_path, rows)
+    assert not left_out and found[CELL]["S2L2A"] == "S2A_MSIL2A_20210610T112119_R080_T30UUG_20230630T060036"
+
+
 def test_rows_that_are_there_twice_count_once_and_the_worse_holds(tmp_path):
     good = row("S2L2A", s2("2A", "20210610T112119"), cloud=2)
     one = read(tmp_path, "S2L2A", [good, {**good, "cloud_cover": 7.0}, good, {**good, "parquet_row": 5}])
@@ -223,16 +230,20 @@ def test_requests_are_checked_before_anything_is_fetched(tmp_path):
         "cloud-cover": {"cells": (CELL,), "cloud_cover": (10, 0)}, "nodata": {"cells": (CELL,), "nodata": float("nan")},
         "criteria newest": {"cells": (CELL,), "criteria": "newest"}, "S2L3": {"cells": (CELL,), "products": ("S2L3",)},
         "--lulc takes it": {"cells": (CELL,), "products": ("LULC",)}, "connections 0": {"cells": (CELL,), "connections": 0},
-        "without --lulc": {"cells": (CELL,), "lulc_year": 2021}, "can't be read as a list": {"cells_file": tmp_path / "none.txt"},
+        "--dates 2021..2022: date '2021'": {"cells": (CELL,), "dates": ("2021", "2022")},
+        "--lulc-year 18: is no year": {"cells": (CELL,), "lulc": "map.tif", "lulc_year": 18},
+        r"wrong\.txt: cell 'name'": {"cells_file": tmp_path / "wrong.txt"}, "without --lulc": {"cells": (CELL,), "lulc_year": 2021},
+        "no list of cells could be read": {"cells_file": tmp_path / "none.txt"},
     }
+    (tmp_path / "wrong.txt").write_text(f"name\n{CELL}\n")
     for message, given_ in refusals.items():
         with pytest.raises(ValueError, match=message):
             Request(tmp_path, **given_)
 
 
 def test_what_a_command_line_says_is_read(tmp_path):
-    (tmp_path / "cells.txt").write_text(f"# two\n{CELL}, {OTHER}\n\n{CELL}\n")
-    assert Request(tmp_path, cells_file=tmp_path / "cells.txt").asked() == (CELL, OTHER)
+    (tmp_path / "cells.txt").write_text(f"\ufeff{CELL}, {OTHER}\r\n# two, and the byte order mark of an editor\n\n{CELL}\n")
+    assert Request(tmp_path, cells_file=tmp_path / "cells.txt").asked() == (OTHER, CELL)
     assert box_in("179,-5,-179,5") == (179, -5, -179, 5) and percents_in("0..10") == (0, 10)
     assert span_in("2020-01-01..2021-01-01", "--dates") == ("2020-01-01", "2021-01-01")
     for wrong in (lambda: box_in("1,2,3"), lambda: percents_in("10"), lambda: span_in("2020", "--dates")):

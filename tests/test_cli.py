@@ -318,6 +318,33 @@ def test_a_full_disk_without_one(copgen: Command, tiny_model: Path, tmp_path: Pa
     assert tree(tmp_path) == {}
 
 
+@pytest.mark.parametrize(("words", "says"), [
+    ("--archive {here} --offset nan", r"--offset nan: takes a number"), ("--archive {here} --cells", r"no cells to encode"),
+    ("--archive {here} --workers 2", r"--workers 2: .*--devices 2"),
+    ("--data synthetic:0..2 --cells 618U_30L", r"only an archive has cells"),
+])
+def test_what_encode_would_do_otherwise_than_meant_is_refused(words: str, says: str, copgen: Command, tiny_model: Path,
+                                                              tmp_path: Path) -> None:
+    arguments = words.format(here=tmp_path).split()
+    empty = [""] if arguments[-1] == "--cells" else []          # not all cells
+    said = copgen("encode", *arguments, *empty, "--model", tiny_model, "--out", tmp_path / "out")
+    assert said.status == 2 and re.search(says, said.err.splitlines()[-1]), said
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    ("--engine ray", "are for many cells"), ("--devices 2", "are for many cells"), ("--patches all", "are for many cells"),
+    ("--address 127.0.0.1:1", "are for many cells"), ("--engine spark", "are for many cells"), ("--cells", "no cell is named"),
+])
+def test_what_is_for_many_cells_is_refused_for_one(words: str, says: str, copgen: Command, tiny_model: Path, tmp_path: Path) -> None:
+    empty = [""] if words == "--cells" else []   # neither one square nor all cells
+    archive = ["--cell", "618U_30L"] if words != "--cells" else []
+    said = copgen("generate", "--model", tiny_model, "--archive", tmp_path, "--given", "DEM", "--want", "LULC", "--steps", 1,
+                  "--out", tmp_path / "out", *archive, *words.split(), *empty)
+    assert says in sentence(said)
+    assert tree(tmp_path) == {}
+
+
 # --- weights that are not what they should be ---------------------------------------------------------------------------------------
 
 

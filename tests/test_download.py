@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -16,13 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import rasterio
 import shapely
 from hub_server import KINDS, Faults, serve
 from made_archive import CELL, EAST, make_hub
 from made_rasters import raster
+from rasterio.transform import from_origin
 
 from copgen import geoparquet
 from copgen.download import Request, download, verify
+from copgen.download.fetch import Unreadable, check_image, check_thumbnail
 from copgen.download.records import Archive, Full
 from copgen.download.rows import coalesced
 from copgen.download.traffic import Patience
@@ -274,6 +279,40 @@ def test_a_footer_on_disk_is_dropped_when_its_file_was_changed(made, whole, tmp_
     assert files_of(out) == files_of(whole)
 
 
+def test_who_claims_gigabytes_gets_none(tmp_path):
+    thumbnail = made_archive.png("x")
+    check_thumbnail(thumbnail, "x")
+    with pytest.raises(Unreadable, match="thumbnail says that it has more than"):
+        check_thumbnail(thumbnail[:16] + struct.pack(">II", 60_000, 60_000) + thumbnail[24:], "x")
+    place = from_origin(400_000, 6_000_000, 30, 30)
+    with rasterio.open(tmp_path / "x.tif", "w", driver="GTiff", width=356, height=356, count=1, dtype="uint8", crs="EPSG:32630",
+                       transform=place, tiled=True, blockxsize=4096, blockysize=4096, compress="deflate") as image:
+        image.write(np.ones((356, 356), np.uint8), 1)
+    with pytest.raises(Unreadable, match=r"DEM is cut into blocks of \(4096, 4096\) pixels"):
+        check_image((tmp_path / "x.tif").read_bytes(), "DEM", 30, "x")
+
+
+@pytest.mark.parametrize(("sound", "damaged"), [
+    (b"\x25\x02\x18\x09thumbnail", b"\x25\x00\x18\x09thumbnail"),    # optional -> required: pyarrow ends the process where it is asked
+    (b"\x18\x03DEM", b"\x18\x03\xffEM"),
+], ids=["levels", "name"])
+def test_a_damaged_footer_is_of_its_cells_alone_and_not_kept(made, tmp_path, sound, damaged):
+    hub = tmp_path / "hub"
+    shutil.copytree(made.folder, hub)
+    one, = made.of("DEM", CELL)
+    path = hub / "Core-DEM" / one.file
+    good = path.read_bytes()
+    assert sound in good and all(other.file == one.file for other in made.of("DEM", EAST))
+    path.write_bytes(good.replace(sound, damaged, 1))
+    os.utime(path, (1, 1))
+    process = start(tmp_path / "a", str(hub), (CELL,))
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "failed, a row can't be decoded: 1" in said, said + errors
+    path.write_bytes(good)
+    os.utime(path, (1, 1))                       # the same to who looks from outside: damaged on the way
+    assert fetched(Request(tmp_path / "a", cells=(CELL,), hub=str(hub))).complete == 1
+
+
 def test_faults_of_one_cell_are_not_the_others(made, whole, tmp_path):
     hub = tmp_path / "hub"
     shutil.copytree(made.folder, hub)
@@ -400,6 +439,22 @@ def test_a_kill_between_two_renamings_is_made_good(made, whole, tmp_path, monkey
     assert verify(out) == (1, []) and files_of(out) == {name: data for name, data in files_of(whole).items() if CELL in name}
 
 
+def test_an_index_that_a_killed_run_did_not_write_is_written(made, whole, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(archive):
+        raise Killed
+
+    fetched(Request(tmp_path / "a", cells=(CELL,), hub=str(made.folder)))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("copgen.download.run.write_index", killed)
+        fetched(Request(tmp_path / "a", cells=(CELL, EAST), hub=str(made.folder)))
+    assert len(index_of(tmp_path / "a")) == 1
+    assert fetched(Request(tmp_path / "a", cells=(CELL, EAST), hub=str(made.folder))).skipped == 2
+    assert index_of(tmp_path / "a") == index_of(whole)
+
+
 def test_one_run_at_a_time(made, tmp_path):
     with Archive(tmp_path / "a").locked(), pytest.raises(ValueError, match="another run is writing to this archive"):
         fetched(Request(tmp_path / "a", cells=(CELL,), hub=str(made.folder)))
@@ -478,6 +533,8 @@ def test_reports_speak(made, tmp_path):
     assert "1 cells have all products: 1 fetched, 0 there already, 0 failed" in text and "left out, no S2L2A on the hub: 1 (1U_1R)" in text
     assert "requests" in text and report.notes and report.rows_left_out["S2L2A"]
     json.dumps(report.traffic)
+    nowhere = fetched(Request(tmp_path / "a", bbox=(0, 0, 1, 1), hub=str(made.folder)))
+    assert nowhere.code == 1 and any("knows no cell there" in line and "--bbox W,S,E,N" in line for line in nowhere.lines())
 
 
 def test_cells_on_the_antimeridian_have_a_place_on_both_sides(tmp_path):

@@ -15,7 +15,6 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from copgen.majortom import grid
-from copgen.majortom.cells import patch_offset
 from copgen.modalities import TABLE, Table
 
 latitudes, longitudes = st.floats(-90, 90), st.floats(-1000, 1000)
@@ -157,6 +156,17 @@ def test_neighbours_are_the_cells_that_touch(cell: str) -> None:
     assert found == touching and cell in found
 
 
+@pytest.mark.parametrize("gap", [1e-9, 0.15])
+def test_neighbours_are_neighbours_of_each_other(gap: float) -> None:
+    rows, columns = grid.numbers_of(grid.cell_at(np.linspace(-90, 90, 4000), np.linspace(-180, 900, 4000) % 360))
+    names = grid.names_of(rows, columns)
+    for row, column, there in grid.around(rows, columns, gap=gap):
+        mutual = np.zeros(len(names), bool)
+        for back_row, back_column, back in grid.around(row, column, gap=gap):
+            mutual |= back & (grid.names_of(back_row, back_column) == names)
+        assert (mutual | ~there).all(), names[there & ~mutual]
+
+
 # --- patches ------------------------------------------------------------------------------------------------------------------------
 
 def test_patches_start_on_every_grid_at_the_same_metre() -> None:
@@ -166,7 +176,6 @@ def test_patches_start_on_every_grid_at_the_same_metre() -> None:
         starts, resolution = grid.patch_starts(row), TABLE[row].resolution
         assert resolution and starts[-1] == last[resolution] and np.array_equal(starts * resolution, grid.patch_offsets())
         assert starts[-1] + TABLE.side(row) == grid.TILE // resolution in (1068, 534, 356, 178)
-    assert [patch_offset((i, 5 - i), 1920) for i in range(6)] == list(zip(grid.patch_offsets(), grid.patch_offsets()[::-1], strict=True))
     with pytest.raises(ValueError, match="no grid"):
         grid.patch_starts("place")
     odd = replace(TABLE["dem"], resolution=50)
@@ -200,7 +209,7 @@ def test_patch_centres_are_where_the_middle_pixels_are() -> None:
     assert lat.shape == lon.shape == (len(left), 6, 6) and len(set(codes.tolist())) > 50
     for k in (0, 17, len(left) - 1):
         for i, j in ((0, 0), (5, 2), (3, 5)):
-            down, right = patch_offset((i, j), 1920)
+            down, right = grid.patch_offsets()[[i, j]]
             (x,), (y,) = transform(CRS.from_string(codes[k]), CRS.from_epsg(4326), [left[k] + right + 960], [top[k] - down - 960])
             assert math.isclose(lon[k, i, j], x, abs_tol=1e-12) and math.isclose(lat[k, i, j], y, abs_tol=1e-12)
     assert np.all(np.diff(lat[:, ::5, 0], axis=1) < 0)                 # row 0 is in the north

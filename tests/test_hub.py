@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +214,70 @@ def test_only_http_is_followed(folder, monkeypatch, where):
         open_hub(where)
 
 
+@pytest.mark.parametrize("where", ["http://[::1", "http://127.0.0.1:99999/x", "http://127.0.0.1:port/x"])
+def test_an_address_that_is_none_is_named(folder, monkeypatch, where):
+    with serve(folder) as server:
+        web = Web(server.url, patience=QUICK)
+        send = web._send
+
+        def sent_on(address, headers):
+            answer = send(address, headers)
+            answer.status_code, answer.headers["Location"] = 302, where
+            return answer
+
+        monkeypatch.setattr(web, "_send", sent_on)
+        with pytest.raises(ValueError, match=r"part_00001\.parquet: sends on to 'http://.*which is no address"):
+            web.tail(NAME, 8, "footers")
+    with pytest.raises(ValueError, match="is no address"):
+        open_hub(where)
+
+
+def test_the_body_of_a_redirection_is_not_read():
+    sent = 0
+
+    class Endless(BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            nonlocal sent
+            self.send_response(302)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+            with suppress(OSError):
+                while sent < 2**26:
+                    sent += self.wfile.write(bytes(2**20))
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        with pytest.raises(Unanswered, match="again and again"):
+            Web(f"http://127.0.0.1:{server.server_address[1]}", patience=Patience(tries=1)).tail(NAME, 8, "footers")
+        server.shutdown()
+    assert sent < 2**26
+
+
+def test_a_hash_is_told_anywhere_on_the_way(folder, monkeypatch):
+    """A hub may send on within itself before it names the hash; the content network's ETag is none of the file's bytes."""
+    with serve(folder, redirects=True) as server:
+        web = Web(server.url, patience=QUICK)
+        expected = web.look(NAME)
+        web, turned = Web(server.url, patience=QUICK), []
+        send = web._send
+
+        def turning(address, headers):
+            answer = send(address, headers)
+            if not turned:
+                turned.append(address)
+                answer.headers["Location"] = address
+                del answer.headers["X-Linked-ETag"]
+            elif answer.status_code == 206:
+                answer.headers["ETag"] = '"' + "0" * 64 + '"'
+            return answer
+
+        monkeypatch.setattr(web, "_send", turning)
+        assert web.look(NAME) == expected
+
+
 def test_round_trips_end(folder, monkeypatch):
     with serve(folder) as server:
         web = Web(server.url, patience=QUICK)
@@ -287,11 +353,20 @@ def test_no_host_is_written_down():
     assert "hugging" + "face.co" not in source
 
 
-def test_servers_that_know_no_ranges_from_the_end(folder):
+@pytest.mark.parametrize("status", [200, 400, 416, 501])
+def test_servers_that_know_no_ranges_from_the_end(folder, status):
     with serve(folder) as server:
         web = Web(server.url, patience=QUICK)
         send = web._send
-        web._send = lambda address, headers: send(address, {} if headers["Range"].startswith("bytes=-") else headers)
+
+        def without(address, headers):
+            if not headers["Range"].startswith("bytes=-"):
+                return send(address, headers)
+            answer = send(address, {})
+            answer.status_code = status
+            return answer
+
+        web._send = without
         file, end = web.tail(NAME, 1000, "footers")
         assert end == DATA[-1000:] and file.size == len(DATA)
         server.clear()

@@ -97,6 +97,13 @@ def test_other_things_than_moments_are_refused(tmp_path: Path) -> None:
     for look in (info, verify):
         with pytest.raises(ValueError, match="moments"):
             look(tmp_path)
+    with pytest.raises(ValueError, match="holds no latents"):
+        verify(tmp_path / "nowhere")
+
+
+def test_at_least_one_sample_is_looked_at(latents: Path) -> None:
+    with pytest.raises(ValueError, match="0 samples to look at"):
+        info(latents, most=0)
 
 
 # Checking
@@ -140,6 +147,16 @@ def emptied(folder: Path) -> None:
     geoparquet.write(folder / "index.parquet", table.slice(0, 50))
 
 
+def said_otherwise(folder: Path) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({**index, "meta": {**index["meta"], "rejected": 3}}))
+
+
+def exchanged(folder: Path) -> None:
+    for row in ("dem", "s2l2a_60m", "place", "date", PRESENT):
+        changed(SECOND, lambda arrays, row=row: arrays[row].__setitem__([3, 4], arrays[row][[4, 3]]))(folder)
+
+
 FIRST, SECOND = "shard-00000.safetensors", "shard-00001.safetensors"          # EAST, which lacks heights, and CELL
 
 
@@ -150,6 +167,9 @@ FIRST, SECOND = "shard-00000.safetensors", "shard-00001.safetensors"          # 
     (changed(FIRST, put("dem", (3, 0, 0, 0), 1)), FIRST, "dem is not all zeros where it is absent"),
     (changed(SECOND, put(PRESENT, (3, 2), 0)), SECOND, "dem is not all zeros"),
     (changed(SECOND, put("place", (0, 0, 0), 0)), SECOND, "place holds what is no place"),
+    (changed(SECOND, put("dem", (3, 0, 0, 0), 0.5)), SECOND, "its hash is another"),
+    (exchanged, SECOND, "its hash is another"),
+    (said_otherwise, "index.json", "not what the shards' records add up to"),
     (changed(SECOND, lambda arrays: arrays.pop("dem")), SECOND, "lacks dem"),
     (changed(SECOND, lambda arrays: arrays.update(dem=arrays["dem"][:, :4])), SECOND, r"dem is \[4, 8, 8\], and \[16, 8, 8\]"),
     (changed(SECOND, lambda arrays: arrays.update({row: array[1:] for row, array in arrays.items()})), SECOND, "holds 35 samples"),

@@ -226,12 +226,17 @@ def test_places_are_the_true_centres_of_the_patches_and_samples_say_whose_they_a
         assert metres == pytest.approx(np.hypot(8760, 8760), rel=5e-3)               # not 5/6 of a cell, as the published cache has it
 
 
-@pytest.mark.parametrize("form", ["npz", "pkl"])
+@pytest.mark.parametrize("form", ["npz", "pkl", "parquet"])
 def test_dates_come_from_a_file_beside(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     days = {"618U_30L": "2021-07-23", "38D_378R": "2020-02-29"}
     path = tmp_path / f"dates.{form}"
     if form == "npz":
         np.savez(path, cells=np.array(list(days)), dates=np.array(list(days.values()), "datetime64[D]"), crs=np.array(["EPSG:32630", ""]))
+    elif form == "parquet":                      # as `copgen download` leaves one
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        dated = [np.datetime64(day).item() for day in days.values()]
+        pq.write_table(pa.table({"cell": [*days, "0U_0R"], "crs": ["EPSG:32630", None, "EPSG:32630"],
+                                 "date": pa.array([*dated, None], pa.date32())}), path)
     else:
         vectors = TABLE["date"].scale.to_model(np.array(list(days.values()), "datetime64[D]")[:, None]).reshape(-1, 3)
         path.write_bytes(pickle.dumps(dict(zip(days, vectors, strict=True))))
@@ -263,6 +268,11 @@ def test_an_import_that_was_killed_goes_on_and_ends_with_the_same_bytes(tmp_path
         path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     with pytest.raises(ValueError, match="holds latents of per_shard = 2, not 3; choose another folder"):
         import_lmdb(source, tmp_path / "killed", TABLE, per_shard=3)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir() if path.name != "plan.json"}
+    (tmp_path / "killed" / "plan.json").unlink()         # shards that anybody may have written
+    with pytest.raises(ValueError, match="killed: holds shards that something else wrote"):
+        import_lmdb(source, tmp_path / "killed", TABLE, per_shard=3)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()} == before
 
 
 def test_latents_that_are_no_numbers_are_absent_and_counted(tmp_path: Path) -> None:
@@ -307,3 +317,6 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dates.npz").write_bytes(b"PK\x03\x04nothing")
     with pytest.raises(ValueError, match=r"dates.npz: says nothing of cells that can be read"):
         import_lmdb(tmp_path / "two" / "DEM_DEM", tmp_path / "dated", TABLE, about=tmp_path / "dates.npz")
+    np.savez(tmp_path / "crs.npz", cells=np.array(["618U_30L"]), crs=np.array(["EPSG:banana"]))
+    with pytest.raises(ValueError, match=r"crs.npz: says nothing of cells that can be read \(the CRS EPSG:banana, which is not like"):
+        import_lmdb(tmp_path / "two" / "DEM_DEM", tmp_path / "dated", TABLE, about=tmp_path / "crs.npz")

@@ -12,7 +12,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
-from copgen.majortom.cells import cells, patch_offset, read_cell
+from copgen.majortom.cells import cells, read_cell
+from copgen.majortom.grid import patch_offsets
 from copgen.modalities import TABLE, Table
 from copgen.reading import CopgenWarning
 
@@ -110,8 +111,8 @@ def test_patches_cover_the_cell_from_the_north_west(archive: Path) -> None:
 @pytest.mark.parametrize("footprint", [1920, 2560])
 def test_patches_overlap_only_at_the_far_edge_and_never_cut_a_pixel(footprint: int) -> None:
     count = -(-10_680 // footprint)
-    starts = [patch_offset((i, 0), footprint)[0] for i in range(count)]
-    assert starts[0] == 0 and starts[-1] + footprint == 10_680
+    starts = patch_offsets(footprint).tolist()
+    assert len(starts) == count and starts[0] == 0 and starts[-1] + footprint == 10_680
     assert all(0 < b - a <= footprint for a, b in pairwise(starts))
     if footprint == 1920:
         assert starts == [0, 1920, 3840, 5760, 7680, 8760]

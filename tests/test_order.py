@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from copgen.config import dump
 from copgen.shards import starts_of
 from copgen.training.loop import Optimisation
 from copgen.training.order import order_of
+from copgen.training.recipe import CodecSizes, Recipe
 from copgen.training.run_folder import start_run
 
 COUNTS = st.lists(st.integers(0, 7), min_size=1, max_size=12).filter(any)
@@ -96,6 +98,22 @@ def test_a_run_started_before_there_was_a_choice_goes_on(tmp_path: Path) -> None
     start_run(tmp_path, True, line)
     with pytest.raises(ValueError, match=r"was started with backbone.shards_mixed = None, not 64"):
         start_run(tmp_path, True, {"backbone": dump(Optimisation(shards_mixed=64))})
+
+
+def test_a_run_started_before_a_key_with_a_default_goes_on(tmp_path: Path) -> None:
+    """A record that lacks a key says its default, at whatever depth."""
+    recipe = replace(Recipe("old"), codec_of={"dem": CodecSizes(width=8)})
+    record = dump(recipe)
+    del record["backbone"]["last_beta"], record["train"]
+    start_run(tmp_path, False, {"data": "a", **record})
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "5.pt").touch()
+    with pytest.raises(ValueError, match=r"was started with backbone.last_beta = 0.012, not 0.03; resume it"):
+        other = replace(recipe, backbone=replace(recipe.backbone, last_beta=0.03))
+        start_run(tmp_path, True, {"data": "a", **dump(other)}, defaults=dump(Recipe("")))
+    with pytest.raises(ValueError, match=r"was started with name = 'old', not 'new'"):
+        start_run(tmp_path, True, {"data": "a", **dump(replace(recipe, name="new"))}, defaults=dump(Recipe("")))
+    start_run(tmp_path, True, {"data": "a", **dump(recipe)}, defaults=dump(Recipe("")))
 
 
 def test_a_number_of_shards_that_means_nothing_is_refused() -> None:

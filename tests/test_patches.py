@@ -72,6 +72,11 @@ def edit(root: Path, product: str, band: str, change: Edit, *, shift: int = 0) -
     return path
 
 
+def bounds_of(path: Path) -> Any:
+    with rasterio.open(path) as dataset:
+        return dataset.bounds
+
+
 def zeros_at(*places: tuple[int, int]) -> Edit:
     def change(values: NDArray[Any]) -> NDArray[Any]:
         for place in places:
@@ -195,12 +200,41 @@ def test_radar_that_ends_inside_the_cell_is_bad_where_it_ends(archive: Path) -> 
     assert faults(patches) == {number: {("S1RTC", "not covered")} for number in ALL if number % 6 >= 3}      # 576 + 192 > 600
 
 
+def test_images_whose_windows_were_rounded_differently_lose_no_patch(archive: Path) -> None:
+    """The radar begins a pixel inside the 60 m bands, the 10 m bands end two before them: all patches lie on what all show."""
+    for band in ("vv", "vh"):
+        edit(archive, "S1RTC", band, lambda values: values[:-1, :-1], shift=1)
+    for band in ("B02", "B03", "B04", "B08"):
+        edit(archive, "S2L2A", band, lambda values: values[:-2, :-2])
+    patches = read_patches(archive, CELL)
+    assert faults(patches) == {} and len(patches) == 36
+    corner, inner, edge = (bounds_of(band_file(archive, *band)) for band in (("S2L2A", "B01"), ("S1RTC", "vv"), ("S2L2A", "B04")))
+    grounds = [patch.scene.footprint for patch in patches if patch.scene.footprint]
+    assert len(grounds) == 36
+    assert all((one.left - corner.left) % 60 == (corner.top - one.top) % 60 == 0 for one in grounds)
+    assert min(one.left for one in grounds) == corner.left + 60 >= inner.left and max(one.top for one in grounds) <= inner.top
+    assert max(one.left + 1920 for one in grounds) <= edge.right < corner.left + TILE
+    assert np.array_equal(read_cell(archive, CELL, given=["S2L2A"], patch=(5, 5))["s2l2a_10m"], patches[35].scene["s2l2a_10m"])
+
+
 def test_a_truncated_file_spoils_its_product_everywhere_and_no_other(archive: Path) -> None:
     path = band_file(archive, "S2L1C", "B11")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     patches = read_patches(archive, CELL)
     assert faults(patches) == {number: {("S2L1C", "unreadable")} for number in ALL}
     assert all("s2l2a_10m" in patch.scene and "s2l1c_10m" not in patch.scene for patch in patches)
+
+
+@pytest.mark.parametrize("spoil", [lambda folder: (folder / "B01.tif").write_bytes(b"II*"), shutil.rmtree])
+def test_a_product_that_cannot_be_opened_does_not_hide_where_the_cell_is(archive: Path, spoil: Callable[[Path], object]) -> None:
+    """The cell's corner is that of its Sentinel-2 image, which has one file cut to nothing, or is an empty folder."""
+    folder = band_file(archive, "S2L2A").parent
+    before = read_patches(archive, CELL, TABLE.subset(["dem"]))
+    spoil(folder)
+    folder.mkdir(exist_ok=True)
+    patches = read_patches(archive, CELL, TABLE.subset(["s2l2a_60m", "dem"]))
+    assert faults(patches) == {number: {("S2L2A", "unreadable")} for number in ALL}
+    assert all(np.array_equal(one.scene["dem"], other.scene["dem"]) for one, other in zip(patches, before, strict=True))
 
 
 def test_a_band_that_is_not_there_spoils_its_product(archive: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from copgen.shards import OPEN, PRESENT, Mapped, Mixed, Shards, finish, length_of, open_shards, write_shard, write_shards
+from copgen.shards import OPEN, PRESENT, Mapped, Mixed, Shards, digest, finish, length_of, open_shards, write_shard, write_shards
 from copgen.training.encode import encode, moments_of
 from copgen.training.sources import Stored, Worlds, counts_of, having, open_source, pack, packed_layers, unpack
 
@@ -120,6 +120,24 @@ def test_shards_of_other_things_are_refused_and_kept(tmp_path: Path, per_shard: 
     with pytest.raises(ValueError, match=r"holds shards made with .*; choose another folder"):
         write_shards(tmp_path, 4, numbers_as_arrays, per_shard=per_shard, meta=meta)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_shards_of_an_unknown_writer_are_refused_and_kept(tmp_path: Path) -> None:
+    path = write_shard(tmp_path, 0, numbers_as_arrays(range(2)))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="something else wrote"):
+        write_shards(tmp_path, 2, lambda numbers: numbers_as_arrays(range(5, 7)), per_shard=2, meta=META)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_digest_is_of_every_bit_name_type_and_shape() -> None:
+    first = {"a": np.zeros((2, 3), np.float16), "b": np.ones((2, 0), np.float32)}
+    other = np.zeros((2, 3), np.float16)
+    other[1, 2] = -0.0                           # one bit
+    several = [first, {**first, "a": other}, {**first, "a": np.zeros((3, 2), np.float16)}, {**first, "a": np.zeros((2, 3), np.int16)},
+               {"c": first["a"], "b": first["b"]}]
+    assert len({digest(arrays) for arrays in several}) == len(several)
+    assert digest(dict(reversed(first.items()))) == digest(first)
 
 
 def test_a_full_disk_leaves_no_half_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

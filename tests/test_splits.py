@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from copgen.majortom import grid, splits
 from copgen.majortom.splits import Split, blocked, leakage, read_split, shuffled, write_split
@@ -71,6 +73,21 @@ def test_neighbours_leak_by_shuffle_but_not_by_blocks(cells: list[str]) -> None:
         apart = blocked(names, seed=1, margin=margin)
         assert leakage(apart) == 0 and apart.test == touching.test and apart.between
     assert leakage(Split(("1U_1R",), ("2U_1R", "9U_9R"))) == 0.5 and leakage(Split((), ())) == 0
+
+
+def test_no_image_of_a_training_cell_shows_ground_of_a_test_cells() -> None:
+    """Images reach 340 m beyond their cells and are turned against them: some overlap whose cells don't touch."""
+    shapely = pytest.importorskip("shapely")
+    names = np.unique(grid.cell_at(*(values.ravel() for values in np.meshgrid(np.arange(50, 53, 0.04), np.arange(2, 8, 0.05)))))
+
+    def images(cells: tuple[str, ...]) -> NDArray[Any]:
+        zones = [f"EPSG:{32600 + int((lon + 180) // 6) + 1}" for lon in grid.centre_of(cells)[1]]
+        return np.asarray(shapely.polygons(grid.tile_rings(*grid.tile_corners(cells, zones), zones)))
+
+    split = blocked(names.tolist(), seed=1, train=0.7)
+    train, test = images(split.train), images(split.test)
+    assert len(train) > 500 < len(test) and not shapely.STRtree(train).query(test, predicate="intersects").size
+    assert shapely.intersects(*images(("556U_28R", "557U_29R"))) and leakage(Split(("556U_28R",), ("557U_29R",))) == 1
 
 
 def test_nothing_leaks_at_the_poles_or_across_the_antimeridian() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -94,6 +95,23 @@ def written(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise ValueError(unwritten(path, error)) from error
         raise
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While it is entered, the folder is there and nobody else holds it; ValueError where somebody does. A process that ends lets go."""
+    made = make_folder(folder)
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):                  # a file system without locks: then nobody can tell
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(f"{folder}: another run writes to it; wait until it has ended, or choose another folder") from error
+        yield
+    finally:
+        os.close(place)
+        withdraw([], made)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ writer that was killed goes on with the next missing one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
@@ -223,6 +224,8 @@ def write_shards(folder: Path, samples: int, make: Callable[[range], Arrays], *,
         for key in ("per_shard", "meta"):
             if there.get(key) != index[key]:
                 raise ValueError(f"{folder}: holds shards made with {key} {there.get(key)}, not {index[key]}; choose another folder")
+    else:
+        check_free(folder)
     write_json(folder / INDEX, index)
     for k in range(-(-samples // per_shard)):
         numbers = range(k * per_shard, min((k + 1) * per_shard, samples))
@@ -231,6 +234,13 @@ def write_shards(folder: Path, samples: int, make: Callable[[range], Arrays], *,
         if progress:
             progress(numbers.stop, samples)
     return open_shards(folder)
+
+
+def check_free(folder: Path) -> None:
+    """ValueError for a folder that holds shards: a writer who finds nothing of his own there would write over them."""
+    if folder.is_dir() and any(path.name == INDEX or SHARD.fullmatch(path.name) for path in folder.iterdir()):
+        raise ValueError(f"{folder}: holds shards that something else wrote, or whose record of how they were made is gone; "
+                         "choose another folder")
 
 
 def write_shard(folder: Path, k: int, arrays: Arrays) -> Path:
@@ -244,6 +254,15 @@ def write_shard(folder: Path, k: int, arrays: Arrays) -> Path:
     path = write_whole(folder / name_of(k), data)
     _opened.cache_clear()                        # a reader of this process may hold the file that was here
     return path
+
+
+def digest(arrays: Arrays) -> str:
+    """The hash (SHA-256) of a shard's arrays, names, types and shapes included: whoever keeps it can tell when a bit of them changes."""
+    found = hashlib.sha256()
+    for row, array in sorted(arrays.items()):
+        found.update(f"{row} {array.dtype.str} {array.shape} ".encode())
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def finish(folder: Path, counts: Sequence[int], meta: Mapping[str, Any]) -> Shards:

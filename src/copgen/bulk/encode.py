@@ -144,6 +144,7 @@ def encode_archive(
     codecs that are not there, and where not one patch is good.
     """
     root, out, began = root.absolute(), out.absolute(), time.perf_counter()
+    gpus = gpus_for(device, engine)              # refuses a device that there is not, before anything is written
     plan = settled_plan(out, planned(root, codecs, cells, cells_per_shard, how or How()), lambda: batch_for(codecs, device))
     tasks = plan.tasks()
     todo = [task for task in tasks if not is_made(out, task)]
@@ -151,14 +152,14 @@ def encode_archive(
     settings = {"root": root, "out": out, "codecs": codecs, "how": plan.how, "device": device}
     if progress:
         progress(done, len(plan.cells))
-    for task, made in engines.run(todo, Encoder, settings, engine=engine, workers=workers, gpus=gpus_for(device, engine), address=address):
+    for task, made in engines.run(todo, Encoder, settings, engine=engine, workers=workers, gpus=gpus, address=address):
         done, patches = done + len(task.cells), patches + made
         if progress:
             progress(done, len(plan.cells))
     tally = write_index(out, len(tasks), plan.rows, {"archive": plan.archive, "how": dump(plan.how)})
     if not tally.samples:
         raise ValueError(f"{out}: every patch was rejected ({in_words(tally.reasons)}), so there is nothing to train on; "
-                         f"{REJECTED} says why of each")
+                         f"{REJECTED} says why of each; mend that and encode into another folder")
     shards.finish(out, [shards.length_of(out, task.number) or 0 for task in tasks], meta_of(plan, tally))
     written = sum((out / shards.name_of(task.number)).stat().st_size for task in tasks)
     return Report(out, len(plan.cells), tally, written, len(todo), len(tasks) - len(todo), patches, time.perf_counter() - began)
@@ -181,6 +182,7 @@ def settled_plan(out: Path, plan: Plan, batch: Callable[[], int]) -> Plan:
     """The plan that the folder has, if it is this one, else this one written there. What is left open is as it was, or is chosen."""
     path = out / PLAN
     if not path.exists():
+        shards.check_free(out)
         plan = plan if plan.how.batch else replace(plan, how=replace(plan.how, batch=batch()))
         write_json(path, dump(plan))
         return plan
@@ -259,9 +261,10 @@ class Encoder:
                 kept = self.keeps(patch)
                 records += self.records(patch, count if kept else None)
                 count += kept
-        write_records(beside(self.out, task.number), records)
         names = list(parts[0])                   # each cell's arrays go as the shard's come: they are large
-        shards.write_shard(self.out, task.number, {name: np.concatenate([part.pop(name) for part in parts]) for name in names})
+        whole = {name: np.concatenate([part.pop(name) for part in parts]) for name in names}
+        write_records(beside(self.out, task.number), records, shards.digest(whole))
+        shards.write_shard(self.out, task.number, whole)
         return count
 
     def encoded(self, cell: str) -> tuple[list[Patch], dict[str, NDArray[Any]]]:

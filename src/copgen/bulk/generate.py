@@ -21,7 +21,7 @@ from copgen import engines
 from copgen.bulk.devices import gpus_for, one_thread
 from copgen.bulk.patches import patches_a_side
 from copgen.engines import Engine
-from copgen.files import check_target, write_whole
+from copgen.files import check_target, held, write_whole
 from copgen.job import RECORD, Job, check_settings, check_weights, draw, given_scene, stated, wanted_rows
 from copgen.majortom.cells import cells as cells_on_disk
 from copgen.majortom.cells import found_products
@@ -126,15 +126,18 @@ def generate(bulk: Bulk, *, progress: Progress | None = None, say: Callable[[str
     todo = [square for square in squares if not is_finished(square.of(job), drawn_by)]
     done, tally = len(squares) - len(todo), Tally()
     say(f"{len(squares)} squares of {len({square.cell for square in squares})} cells" + (f", {done} of them drawn before" if done else ""))
-    try:
-        for square, outcome in engines.run(todo, Sampler, {"job": job}, engine=bulk.engine, workers=bulk.workers,
-                                           gpus=gpus_for(job.device, bulk.engine), tries=bulk.tries, address=bulk.address):
-            done += 1
-            tally.add(square, outcome)
-            if progress:
-                progress(done, len(squares))
-    finally:
-        write_whole(job.out / FAILED, tally.lines())
+    gpus = gpus_for(job.device, bulk.engine)
+    with held(job.out):                          # two runs would take each other's unfinished files for those of killed workers
+        try:
+            for square, outcome in engines.run(todo, Sampler, {"job": job}, engine=bulk.engine, workers=bulk.workers, gpus=gpus,
+                                               tries=bulk.tries, address=bulk.address):
+                done += 1
+                tally.add(square, outcome)
+                if progress:
+                    progress(done, len(squares))
+        finally:
+            if done == len(squares) or tally.drawn or tally.refusals:    # else what the run before has told still stands
+                write_whole(job.out / FAILED, tally.lines())
     return Report(job.out, len(squares), len(squares) - len(todo), tally.drawn, Counter(one["reason"] for one in tally.refusals),
                   tally.warned, job.out / FAILED, time.perf_counter() - began)
 

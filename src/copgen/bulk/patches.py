@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from copgen.majortom.cells import Offset, Product, found_products, inputs_of, reference
-from copgen.majortom.grid import TILE, checked_cell, patch_offsets
+from copgen.majortom.cells import Offset, Product, found_products, ground_of, inputs_of, offsets_of
+from copgen.majortom.grid import checked_cell, patch_offsets
 from copgen.modalities import TABLE, Modality, Table
-from copgen.reading import squares
 from copgen.reading.acquired import days_said, scene_day
 from copgen.reading.bandfiles import Found
 from copgen.reading.rasters import MOST_PIXELS, Damaged, Raster, read_window
@@ -140,15 +139,13 @@ def read_patches(root: Path, cell: str, table: Table = TABLE, *, limits: Limits 
 
 def patch_squares(there: Mapping[str, Product], table: Table) -> list[tuple[tuple[int, int], Footprint]]:
     """The squares of a cell by row and column, row by row; their corner is `read_cell`'s."""
-    raster = reference(there)
-    crs = squares.scene_crs(raster)
-    left, bottom, right, top = squares.bounds_in(raster, crs)
-    step = corner_step(table)
-    downs, rights = (patch_offsets(table.footprint, min(TILE, side), step).tolist() for side in (top - bottom, right - left))
+    ground = ground_of(there, corner_step(table))
+    downs, rights = offsets_of(table.footprint, ground)
     if not (downs and rights):
-        raise ValueError(f"{raster.path}: shows {right - left:g} x {top - bottom:g} m, less than a patch of {table.footprint} m; "
-                         "download the cell again")
-    return [((i, j), Footprint(crs, left + x, top - y, float(table.footprint))) for i, y in enumerate(downs) for j, x in enumerate(rights)]
+        raise ValueError(f"{ground.raster.path}: the cell's images show {ground.across:g} x {ground.down:g} m, less than a patch of "
+                         f"{table.footprint} m; download the cell again")
+    return [((i, j), Footprint(ground.crs, ground.left + x, ground.top - y, float(table.footprint)))
+            for i, y in enumerate(downs) for j, x in enumerate(rights)]
 
 
 def planned(one: Input, table: Table) -> Found | Fault:

@@ -18,6 +18,7 @@ import numpy as np
 from copgen import geoparquet
 
 INDEX, REJECTED = "index.parquet", "rejected.parquet"
+DIGEST = "sha256"                                # in the notes of a shard's records: of its arrays
 AT_ONCE = 100_000                                # records that are in memory at one time, and about a row group of the index
 
 
@@ -68,17 +69,20 @@ def schema() -> Any:
                       "modalities": pa.int32(), "no_data": pa.float32(), "warnings": text, "product": text, "reason": text, "detail": text})
 
 
-def write_records(path: Path, records: Sequence[Record]) -> None:
-    """The records of one shard, whole or not at all; the same records give the same bytes."""
+def write_records(path: Path, records: Sequence[Record], digest: str) -> None:
+    """The records of one shard, and the hash of its arrays, whole or not at all; the same records give the same bytes."""
     import pyarrow as pa
 
     columns = {name: [getattr(record, name) for record in records] for name in schema().names}
-    geoparquet.write(path, pa.table(columns, schema()), geometry=None)
+    geoparquet.write(path, pa.table(columns, schema()), geometry=None, notes={DIGEST: digest})
 
 
 def read_records(path: Path) -> Any:
     """The records of one shard as a table of pyarrow's; ValueError for a file that is damaged, gone or something else."""
-    table = geoparquet.read(path)
+    try:
+        table = geoparquet.read(path)
+    except ValueError as error:                  # a shard that is there with its records is not made again: one of them has to go
+        raise ValueError(f"{path}: is no Parquet file, or damaged or gone; delete it and run copgen encode again") from error
     if table.schema != schema():
         raise ValueError(f"{path}: has the columns {', '.join(table.schema.names)}, which are not those of a shard's records; "
                          "delete it and run copgen encode again")

@@ -27,11 +27,12 @@ def download(
     lulc: Annotated[str | None, typer.Option(metavar="SOURCE", help=(
         "Land cover, which Major TOM has not: a raster, VRT, address with {year}, {zone}, ..., or stac:URL#COLLECTION; see docs/data.md."))
     ] = None,
-    lulc_year: Annotated[int | None, typer.Option(help="Its year; left out: that of the cell's date, or the nearest there is.")] = None,
+    lulc_year: Annotated[int | None, typer.Option(help="Its year; left out: that of the cell's date, or the nearest there is. "
+                                            "Cells that have land cover keep it.")] = None,
     hub: Annotated[str | None, typer.Option(help="Another address with the hub's paths, or a folder that mirrors it.")] = None,
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the hub's repositories.")] = "main",
     connections: Annotated[int, typer.Option(help="At most so many requests at a time.")] = 4,
-    thumbnails: Annotated[bool, typer.Option(help="The thumbnails, too.")] = True,
+    thumbnails: Annotated[bool, typer.Option(help="The thumbnails, too; they don't come later to a cell that is there.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and about how many bytes.")] = False,
 ) -> None:
     """Cells of Major TOM from the hub: only the rows and columns that are wanted, out of files of gigabytes.
@@ -81,8 +82,8 @@ def split(
 ) -> None:
     """Which cells are for training and which for testing; `copgen encode --cells-file` takes the lists.
 
-    Neighbouring cells look alike, and their images overlap: the published shuffle puts nearly every test cell next to a training cell. Blocks
-    with a margin don't, and a cell that is downloaded later is on the side where its block is.
+    Neighbouring cells look alike, and their images overlap: the published shuffle puts nearly every test cell next to a training cell.
+    Blocks with a margin don't, and a cell that is downloaded later is on the side where its block is.
 
     Example: copgen split --archive archive --out split
     """

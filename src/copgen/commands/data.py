@@ -109,18 +109,22 @@ def encode(
         raise ValueError("which codecs? Say it by --model, or by --recipe and --vaes")
     codecs = codecs_of(model, recipe, vaes)
     if archive is None:
+        if cells is not None or cells_file:
+            raise ValueError("--cells and --cells-file: only an archive has cells; use --archive")
         encode_data(str(data), codecs, out, workers)
         return
     from copgen.bulk.encode import How, encode_archive
     from copgen.bulk.patches import Limits
     from copgen.majortom.splits import read_cells
 
-    if cells and cells_file:
+    if cells is not None and cells_file:
         raise ValueError("--cells and --cells-file: choose one of the two")
+    if workers != 1:
+        raise ValueError(f"--workers {workers}: they make worlds; the processes that encode an archive are --devices {workers}")
     how = How(Limits(no_data, unlabelled), one_of("--bad", bad, "reject", "absent"), offset_in(offset))
     with counting("cells") as tick:
         report = encode_archive(
-            archive, codecs, out, cells=listed(cells) if cells else read_cells(cells_file) if cells_file else None, how=how,
+            archive, codecs, out, cells=read_cells(cells_file) if cells_file else None if cells is None else listed(cells), how=how,
             cells_per_shard=cells_per_shard, device=one_of("--device", device, "auto", "cpu", "cuda"),
             engine=one_of("--engine", engine, "local", "ray"), workers=devices, address=address, progress=tick)
     print_encoding(report)

@@ -74,10 +74,12 @@ def generate(
         device=one_of("--device", device, "auto", "cpu", "cuda"), absent=one_of("--absent", absent, "joint", "noise", "drop"),
         posterior=one_of("--posterior", posterior, "mean", "sample"), s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"),
         max_memory=size("--max-memory", max_memory), overwrite=overwrite, command=tuple(sys.argv[1:]))
-    if cells or cells_file:
+    if cells is not None or cells_file is not None:
         many(job, cells, cells_file, one_of("--patches", patches, "middle", "all"), one_of("--engine", engine, "local", "ray"), devices,
              address)
         return
+    if (patches, engine, devices, address) != ("middle", "local", 1, None):
+        raise ValueError("--patches, --engine, --devices and --address are for many cells; name them with --cells, or leave these out")
     with progress_bar() as bar:
         task = bar.add_task("network calls", total=None)
 
@@ -96,7 +98,7 @@ def many(job: Job, cells: str | None, cells_file: Path | None, patches: Literal[
     from copgen.bulk.generate import Bulk, generate
     from copgen.majortom.splits import read_cells
 
-    if cells and cells_file:
+    if cells is not None and cells_file is not None:
         raise ValueError("--cells and --cells-file: choose one of the two")
     named = read_cells(cells_file) if cells_file else None if cells == "all" else listed(str(cells))
     with stages() as (tick, say):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,10 +74,10 @@ def listed(text: str) -> tuple[str, ...]:
 
 
 def offset_in(text: str) -> Offset:
-    try:
-        return "named" if text == "named" else float(text)
-    except ValueError:
-        raise ValueError(f"--offset {text}: takes a number of DN, such as 1000, or named") from None
+    with suppress(ValueError):
+        if text == "named" or math.isfinite(float(text)):
+            return "named" if text == "named" else float(text)
+    raise ValueError(f"--offset {text}: takes a number of DN, such as 1000, or named")
 
 
 def exactly_one(rows: tuple[str, ...], word: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG = b"\x89PNG\r\n\x1a\n"
 TRIES = 3                                        # of a row whose bytes came complete and can't be decoded
 PLAUSIBLE = 0.1                                  # by which an image's side may differ from a cell's
+MOST_PIXELS = 1 << 22                            # of a block of an image, or of a thumbnail: who claims more is after the memory
 
 Refused = frozenset[tuple[str, str, str, int]]   # metadata rows that told wrongly: product, id, file, row
 Rechoose = Callable[[str, Refused], Mapping[str, Pick]]
@@ -219,6 +221,8 @@ def check_image(data: Any, band: str, resolution: int, what: str) -> Frame:
                                  f"{TILE} m")
             if crs is None or not crs.is_projected or abs(transform.a - resolution) > 0.01 * resolution:
                 raise Unreadable(f"{what}: {band} has pixels of {transform.a:g} m in {crs}; {resolution} m in a CRS of metres are expected")
+            if math.prod(dataset.block_shapes[0]) > MOST_PIXELS:
+                raise Unreadable(f"{what}: {band} is cut into blocks of {dataset.block_shapes[0]} pixels, more than the image has")
             dataset.read(1)                      # whether all of it can be decoded
     except (RasterioError, ValueError) as error:
         raise error if isinstance(error, Unreadable) else Unreadable(f"{what}: {band} can't be read ({error})") from error
@@ -234,6 +238,8 @@ def check_thumbnail(data: Any, what: str) -> None:
     try:
         if not isinstance(data, bytes) or not data.startswith(PNG):
             raise Unreadable(f"{what}: its thumbnail is no PNG")
+        if int.from_bytes(data[16:20]) * int.from_bytes(data[20:24]) > MOST_PIXELS:      # width and height, which come first
+            raise Unreadable(f"{what}: its thumbnail says that it has more than {MOST_PIXELS:,} pixels")
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.verify()
     except (OSError, SyntaxError, ValueError) as error:

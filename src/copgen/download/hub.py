@@ -27,7 +27,7 @@ from copgen.download.traffic import Patience, Stopped, Traffic
 
 OWNER = "Major-TOM"
 CHUNK = 1 << 16
-WRONG_RANGES = ("not a range", "other range")     # kinds of faults that also tell of a server which knows no ranges from the end
+WRONG_RANGES = ("not a range", "other range", "400", "501")      # faults that also tell of a server which knows no ranges from the end
 TRIES_OF_SUFFIXES = 4
 REDIRECTIONS = (301, 302, 303, 307, 308)
 PASSING = (408, 425, 429, 500, 502, 503, 504)    # statuses that may be another one later
@@ -54,8 +54,12 @@ def open_hub(where: str | None, *, revision: str = "main", connections: int = 4,
 
 
 def origin(address: str) -> tuple[str, str, int | None]:
-    parts = urlsplit(address)
-    return parts.scheme.lower(), (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme.lower())
+    """Scheme, host and port; ValueError for what is no address."""
+    try:
+        parts = urlsplit(address)
+        return parts.scheme.lower(), (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme.lower())
+    except ValueError as error:
+        raise ValueError(f"{address.split('?')[0]}: is no address ({error}); correct it") from error
 
 
 class Fault(Exception):
@@ -94,6 +98,8 @@ class Web:
         self._finals: dict[str, Final] = {}
         self._knows_suffixes = True
         self._session = quiet_session(connections)
+        # requests would read the whole body of a redirection, however long, to look where it leads
+        self._session.get_redirect_target = lambda resp: None        # type: ignore[method-assign]
 
     def address(self, name: str) -> str:
         source, _, file = name.partition("/")
@@ -191,8 +197,7 @@ class Web:
         try:
             linked, commit = (final.linked, final.commit) if final else ("", answer.headers.get("X-Repo-Commit", ""))
             if not final and answer.status_code in REDIRECTIONS:
-                linked = bare(answer.headers.get("X-Linked-ETag", ""))
-                answer = self._follow(answer, headers)
+                answer, linked = self._follow(answer, headers)
                 if answer.ok:
                     self._finals[name] = Final(str(answer.url), etag_of(answer), linked, commit)
             self._refuse_errors(answer, address)
@@ -209,20 +214,27 @@ class Web:
         try:
             return self._session.get(address, headers=all_headers, stream=True, allow_redirects=False,
                                      timeout=(self._patience.connect, self._patience.silence))
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise Fault("connection", f"no answer came ({reason(error)})") from error
 
-    def _follow(self, answer: requests.Response, headers: Mapping[str, str]) -> requests.Response:
-        """Where a redirection leads in the end; the token goes to the hub's own addresses only."""
+    def _follow(self, answer: requests.Response, headers: Mapping[str, str]) -> tuple[requests.Response, str]:
+        """Where a redirection leads in the end, and the ETag that is told on the way; the token goes to the hub's own addresses only."""
+        linked = ""
         for _ in range(5):
-            where = urljoin(str(answer.url), answer.headers.get("Location", ""))
-            if urlsplit(where).scheme not in ("http", "https") or (str(answer.url).startswith("https:") and where.startswith("http:")):
-                here, there = (one.split("?")[0] for one in (str(answer.url), where))        # signatures are nobody's business
+            linked = bare(answer.headers.get("X-Linked-ETag", "")) or linked
+            here, there = str(answer.url).split("?")[0], answer.headers.get("Location", "")
+            try:
+                where = urljoin(str(answer.url), there)
+                scheme = origin(where)[0]
+            except ValueError as error:
+                raise ValueError(f"{here}: sends on to {there.split('?')[0]!r:.200}, which is no address; see --hub") from error
+            if scheme not in ("http", "https") or (here.startswith("https:") and scheme == "http"):
+                there = where.split("?")[0]      # signatures are nobody's business
                 raise ValueError(f"{here}: sends on to {there}, which is not read from: only http(s), and nothing less safe")
             answer.close()
             answer = self._send(where, headers)
             if answer.status_code not in REDIRECTIONS:
-                return answer
+                return answer, linked
         answer.close()
         raise Fault("redirections", "was sent on again and again")
 
@@ -237,6 +249,8 @@ class Web:
             if status == 401:
                 raise ValueError(f"{address}: wants a token; log in with `hf auth login`, or set HF_TOKEN")
             raise Absent(f"{address}: is not there; see --hub and --revision")
+        if status in (400, 501):
+            raise Fault(str(status), f"the server answered {status} to a range", tries=3)
         if status not in (200, 206, 304, 416):
             raise ValueError(f"{address}: the server answered {status}, which is no answer to reading a file")
 

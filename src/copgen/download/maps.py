@@ -88,9 +88,10 @@ def parse_source(text: str) -> Source:
     return Maps(text, codes, year, placeholders_of(text))
 
 
-def checked_year(text: str) -> int:
+def checked_year(text: str, option: str = "land cover: year=") -> int:
+    """The year itself; ValueError, naming the option, for what is none."""
     if not re.fullmatch(r"\d{4}", text) or not FIRST_YEAR <= int(text) <= LAST_YEAR:
-        raise ValueError(f"land cover: year={text} is no year of {FIRST_YEAR}..{LAST_YEAR}; write year=2021")
+        raise ValueError(f"{option}{text}: is no year of {FIRST_YEAR}..{LAST_YEAR}, such as 2021")
     return int(text)
 
 

@@ -93,6 +93,7 @@ class Archive:
         self.root = Path(root)
         self.hidden = self.root / HIDDEN
         self.staged = self.hidden / "staged"
+        self.unindexed = self.hidden / "unindexed"       # a file that is there while the index may lack a record
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -101,10 +102,11 @@ class Archive:
         self.staged.mkdir(parents=True, exist_ok=True)
         with (self.hidden / "lock").open("a") as lock:
             hold(lock, self.root)
-            for folder in sorted(self.staged.iterdir()):
-                if (folder / RECORD).is_file():
-                    self._place(Record.read(folder / RECORD))
-                shutil.rmtree(folder)
+            with disk_errors(self.root):
+                for folder in sorted(self.staged.iterdir()):
+                    if (folder / RECORD).is_file():
+                        self._place(Record.read(folder / RECORD))
+                    shutil.rmtree(folder)
             yield
 
     def record(self, cell: str) -> Record | None:
@@ -113,6 +115,8 @@ class Archive:
 
     def write(self, record: Record) -> None:
         """A cell's record, where no folder of it changes."""
+        with disk_errors(self.hidden):
+            self.unindexed.touch()
         write_json(self._path(record.cell), asdict(record))
 
     def records(self) -> Iterator[Record]:
@@ -156,6 +160,7 @@ class Archive:
 
     def _place(self, record: Record) -> None:
         folder = self.staged / record.cell
+        self.unindexed.touch()
         for one in record.taken.values():
             new, there = folder / one.place, self.root / one.place
             if not new.exists():

@@ -53,6 +53,8 @@ class Report:
         """The report in sentences."""
         yield (f"{self.cells} cells have all products: {self.complete} fetched, {self.skipped} there already, {self.failures} failed"
                + (f"; the rest is not fetched: {self.given_up}" if self.given_up else "; interrupted" if self.interrupted else ""))
+        if not (self.cells or self.left_out or self.interrupted):
+            yield "the hub knows no cell there; give another place, in degrees and in this order: --bbox W,S,E,N"
         for why, some in self.left_out.items():
             yield f"left out, {why}: {len(some)} ({', '.join(some[:3])}{', ...' if len(some) > 3 else ''})"
         for why, failures in self.failed.items():

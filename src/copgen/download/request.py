@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from copgen.download.choice import CRITERIA, Criteria
+from copgen.download.maps import checked_year
 from copgen.download.metadata import Filters
 from copgen.download.sources import SOURCES, chosen_sources
 from copgen.majortom.grid import checked_cell
+from copgen.majortom.splits import read_cells
 from copgen.scene import parse_date
 
 
@@ -50,6 +52,8 @@ class Request:
             raise ValueError(f"--connections {self.connections}: 1 to 64 are polite enough")
         if self.lulc_year is not None and self.lulc is None:
             raise ValueError(f"--lulc-year {self.lulc_year}: says nothing without --lulc SOURCE")
+        if self.lulc_year is not None:
+            checked_year(str(self.lulc_year), "--lulc-year ")
         chosen_sources(self.products)
         self.filters()
 
@@ -68,19 +72,10 @@ class Request:
         """The cells named or listed, each once; None where a box is asked for."""
         if self.bbox is not None:
             return None
-        named = self.cells if self.cells is not None else listed(Path(str(self.cells_file)))
-        found = tuple(dict.fromkeys(checked_cell(cell) for cell in named))
+        found = read_cells(self.cells_file) if self.cells_file else tuple(dict.fromkeys(map(checked_cell, self.cells or ())))
         if not found:
             raise ValueError(f"{self.cells_file or '--cells'}: names no cell; cells are named by row and column, such as 618U_30L")
         return found
-
-
-def listed(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: can't be read as a list of cells ({error}); it takes a text file with one name a line") from error
-    return [name for line in lines for name in re.split(r"[\s,]+", line.partition("#")[0]) if name]
 
 
 def check_box(box: tuple[float, float, float, float]) -> None:
@@ -93,7 +88,10 @@ def check_box(box: tuple[float, float, float, float]) -> None:
 
 
 def days(first: str, last: str) -> tuple[np.datetime64, np.datetime64]:
-    start, stop = (parse_date(text)[0] for text in (first, last))
+    try:
+        start, stop = (parse_date(text)[0] for text in (first, last))
+    except ValueError as error:
+        raise ValueError(f"--dates {first}..{last}: {error}") from error
     if stop < start:
         raise ValueError(f"--dates {first}..{last}: ends before it begins")
     return np.datetime64(start, "D"), np.datetime64(stop, "D")

@@ -131,8 +131,11 @@ def fetched_footer(hub: Hub, name: str) -> Footer:
 
 def metadata_of(footer: Footer, address: str) -> Any:
     try:
-        return pq.read_metadata(pa.BufferReader(footer.data))
-    except (pa.ArrowException, OSError) as error:
+        metadata = pq.read_metadata(pa.BufferReader(footer.data))
+        if not all(metadata.schema.column(i).path for i in range(metadata.num_columns)):     # or what can't be decoded
+            raise ValueError("a column has no name")
+        return metadata
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise Damaged(f"{address}: its footer can't be read ({error})") from error
 
 
@@ -180,12 +183,25 @@ def ranges_of(
     group = metadata.row_group(row)
     if group.num_rows != 1:
         raise Damaged(f"{where}: row group {row} holds {group.num_rows} rows; in Major TOM's files each holds one")
-    there = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    there = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
     missing = [column for column in columns if column not in there and column not in optional]
     if missing:
         raise Damaged(f"{where}: has no column {', '.join(missing)}; there are {', '.join(there)}")
-    return {column: column_range(there[column], size - 8, f"{where}: row group {row}, column {column}")
-            for column in columns if column in there}
+    wanted = [column for column in columns if column in there]
+    check_places(metadata, row, wanted, size, where)
+    return {column: column_range(group.column(there[column]), size - 8, f"{where}: row group {row}, column {column}") for column in wanted}
+
+
+def check_places(metadata: Any, row: int, columns: Sequence[str], size: int, where: str) -> None:
+    """`Damaged` where a footer is wrong about a column in a way that pyarrow's `column(i)` would end the process by (Apache Arrow 26)."""
+    with pq.ParquetFile(pa.PythonFile(Spans(size, {}), "r"), metadata=metadata, pre_buffer=False) as parquet:
+        for column in columns:
+            try:
+                parquet.read_row_group(row, columns=[column], use_threads=False)
+            except NotFetched:                   # the reader understood where the column lies
+                continue
+            except (pa.ArrowException, OSError, ValueError) as error:
+                raise Damaged(f"{where}: its footer is wrong about column {column} of row group {row} ({error})") from error
 
 
 def column_range(column: Any, end: int, what: str) -> tuple[int, int]:
@@ -224,6 +240,10 @@ def coalesced(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return found
 
 
+class NotFetched(OSError):
+    """Bytes that only others than the wanted columns can need."""
+
+
 class Spans(io.RawIOBase):
     """A file of which only some spans are there; reading anything else is an error."""
 
@@ -251,4 +271,4 @@ class Spans(io.RawIOBase):
                 found = data[self._at - start:stop - start]
                 self._at = stop
                 return found
-        raise OSError(f"bytes {self._at} to {stop} were not fetched")
+        raise NotFetched(f"bytes {self._at} to {stop} were not fetched")

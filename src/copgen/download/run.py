@@ -108,7 +108,7 @@ def fetch_all(work: Work, choice: Choice, request: Request, report: Report, stop
               say: Say) -> None:
     """Fetch the cells side by side, as many at once as there are connections, so that memory holds no more than these."""
     again, unanswered = rechooser(choice, request.criteria), 0
-    with indexing(work.archive, report), ThreadPoolExecutor(request.connections) as pool:
+    with indexing(work.archive), ThreadPoolExecutor(request.connections) as pool:
         try:
             for cell, future in finished(pool, work, choice, again, request.connections + 2):
                 unanswered = note_outcome(report, cell, future, unanswered, say)
@@ -162,13 +162,14 @@ def note_outcome(report: Report, cell: str, future: Future[Record | None], unans
 
 
 @contextmanager
-def indexing(archive: Archive, report: Report) -> Iterator[None]:
-    """The archive's index is written at the end, whatever the end."""
+def indexing(archive: Archive) -> Iterator[None]:
+    """The archive's index is written at the end, whatever the end, and where that of an earlier run was not."""
     try:
         yield
     finally:
-        if report.complete or not (archive.root / NAME).is_file():
+        if archive.unindexed.exists() or not (archive.root / NAME).is_file():
             write_index(archive)
+            archive.unindexed.unlink(missing_ok=True)
 
 
 def rechooser(choice: Choice, criteria: Criteria) -> Callable[[str, Refused], Mapping[str, Pick]]:

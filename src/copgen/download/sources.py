@@ -10,7 +10,7 @@ from copgen.modalities import TABLE
 
 THUMBNAIL = "thumbnail"
 NO_ID = "id"                                     # what stands for the product id of heights in the layout
-S2_ID = (r"(?P<platform>S2[A-Z])_MSIL{level}_(?P<sensed>\d{{8}}T\d{{6}})_N(?P<baseline>\d{{4}})_R(?P<orbit>\d{{3}})"
+S2_ID = (r"(?P<platform>S2[A-Z])_MSIL{level}_(?P<sensed>\d{{8}}T\d{{6}})(?:_N(?P<baseline>\d{{4}}))?_R(?P<orbit>\d{{3}})"
          r"_T(?P<tile>\d{{2}}[A-Z]{{3}})_(?P<made>\d{{8}}T\d{{6}})")
 S1_ID = (r"(?P<platform>S1[A-Z])_[A-Z0-9]{2}_[A-Z0-9]{3,4}_[A-Z0-9]{4}_(?P<sensed>\d{8}T\d{6})_\d{8}T\d{6}_\d{6}_[0-9A-F]{6}"
          r"(?:_[A-Za-z0-9]{1,8}){0,3}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -12,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copgen import geoparquet
-from copgen.bulk.encode import PLAN, Codecs, Plan, Task
-from copgen.bulk.records import INDEX, REJECTED, Tally, beside, faults_of, numbered, read_records, samples_of
+from copgen.bulk.encode import PLAN, Codecs, Plan, Task, meta_of
+from copgen.bulk.records import DIGEST, INDEX, REJECTED, Tally, beside, faults_of, numbered, read_records, samples_of
 from copgen.config import load
+from copgen.files import json_bytes
 from copgen.modalities import TABLE
 from copgen.shards import INDEX as SHARD_INDEX
-from copgen.shards import PRESENT, Mapped, counts_of, json_of, name_of
+from copgen.shards import PRESENT, Mapped, counts_of, digest, json_of, name_of
 
 AGAIN = "run the same copgen encode again, it goes on there"
 Arrays = Mapping[str, NDArray[Any]]
@@ -46,10 +48,12 @@ def verify(folder: Path, codecs: Codecs | None = None, progress: Callable[[int, 
     """Read everything in a folder of moments and check that it agrees; of folders not made from an archive, the shards alone.
 
     Every shard is whole, has all rows in one shape, finite numbers, and zeros where a row is absent; it holds as many samples as the
-    index says; each sample has one record, each cell of the plan its records, and index.parquet and rejected.parquet are what the
-    records add up to. `codecs` are checked to be those that made the latents. Raises ValueError for a folder that holds no latents.
+    index says, of the hash that its records say; each sample has one record, each cell of the plan its records, and the indices are what
+    the records add up to. `codecs` are checked to be those that made the latents. Raises ValueError for a folder that holds no latents.
     """
     plan = plan_of(folder)
+    if plan is None and not (folder / SHARD_INDEX).is_file():
+        raise ValueError(f"{folder}: holds no latents, or none that are finished; name a folder that copgen encode wrote")
     index = json_of(folder / SHARD_INDEX) if plan is None or (folder / SHARD_INDEX).is_file() else None
     if index is not None and index.get("meta", {}).get("kind") != "moments":
         raise ValueError(f"{folder}: holds no moments; name a folder that copgen encode wrote")
@@ -65,7 +69,7 @@ def verify(folder: Path, codecs: Codecs | None = None, progress: Callable[[int, 
         if progress:
             progress(k + 1, max(len(counts), len(tasks)))
     if plan and index and not problems:
-        problems += index_problems(folder, len(tasks), rows)
+        problems += index_problems(folder, plan, index, len(tasks))
     return Verdict(folder, max(len(counts), len(tasks)), samples, tuple(problems))
 
 
@@ -101,6 +105,8 @@ def shard_problems(folder: Path, k: int, count: int | None, rows: Sequence[str],
             wrong.append(f"holds {samples} samples, and {SHARD_INDEX} says {count}")
         if task and not wrong:
             wrong += record_problems(read_records(beside(folder, k)), arrays[PRESENT], task)
+        if task and not wrong and digest(arrays) != geoparquet.describe(beside(folder, k)).notes.get(DIGEST):
+            wrong.append("has changed since its records were written: its hash is another")
     except ValueError as error:
         return [Problem(path, str(error), way_out)], 0
     return [Problem(path, what, way_out) for what in wrong], samples
@@ -146,12 +152,15 @@ def record_problems(records: Any, there: NDArray[np.uint8], task: Task) -> Itera
         yield f"has records of other cells than its {len(task.cells)} ({task.cells[0]} to {task.cells[-1]})"
 
 
-def index_problems(folder: Path, shards: int, rows: Sequence[str]) -> list[Problem]:
-    """Whether the two tables of all shards are what the shards' records add up to; they are read a part at a time."""
+def index_problems(folder: Path, plan: Plan, index: Mapping[str, Any], shards: int) -> list[Problem]:
+    """Whether the indices of all shards are what the shards' records add up to; they are read a part at a time."""
     tally = Tally()
-    parts = {INDEX: lambda table: samples_of(table, rows, tally), REJECTED: lambda table: faults_of(table, tally)}
+    parts = {INDEX: lambda table: samples_of(table, plan.rows, tally), REJECTED: lambda table: faults_of(table, tally)}
+    wrong = [name for name, part in parts.items() if not same_tables(folder / name, map(part, numbered(folder, shards)))]
+    if not wrong and index["meta"] != json.loads(json_bytes(meta_of(plan, tally))):
+        wrong = [SHARD_INDEX]
     return [Problem(folder / name, "is missing, damaged or not what the shards' records add up to", f"delete it and {AGAIN}")
-            for name, part in parts.items() if not same_tables(folder / name, map(part, numbered(folder, shards)))]
+            for name in wrong]
 
 
 def same_tables(path: Path, parts: Iterator[Any]) -> bool:

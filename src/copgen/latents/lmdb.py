@@ -26,12 +26,13 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from copgen import geoparquet
 from copgen.files import json_bytes, sha256, write_json
 from copgen.latents.pickles import arrays_in
 from copgen.majortom.grid import Names, centre_of, numbers_of, patch_centres_at, tile_corners
 from copgen.modalities import TABLE, Table
 from copgen.scaling import DayOfYear, UnitVector
-from copgen.shards import PRESENT, Shards, finish, length_of, write_shard
+from copgen.shards import PRESENT, Shards, check_free, finish, length_of, write_shard
 
 PLAN = "plan.json"
 KEY = re.compile(r"(\d+[UD]_\d+[LR])_patch_([0-9]|[12][0-9]|3[0-5])")
@@ -141,6 +142,8 @@ def settle(out: Path, plan: Mapping[str, Any]) -> None:
         if differing := next((key for key in {**there, **plan} if there.get(key) != json.loads(json_bytes(plan)).get(key)), None):
             raise ValueError(f"{out}: holds latents of {differing} = {there.get(differing)!r}, not {plan.get(differing)!r}; choose another "
                              "folder")
+    else:
+        check_free(out)
     write_json(path, plan)
 
 
@@ -274,7 +277,8 @@ def utm_of(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> Names:
 def read_cells(path: Path) -> Cells:
     """Of an .npz: `cells` and, of the same length, `dates` (days) or `crs` (`EPSG:32630`) or both, as text or numpy's dates, not pickled.
 
-    Or the published cache of dates, a pickled dictionary of vectors, which is not unpickled either. ValueError for what is neither.
+    Or an archive's index.parquet, or the published cache of dates, a pickled dictionary of vectors, which is not unpickled either.
+    ValueError for what is none of them.
     """
     try:
         if path.suffix == ".pkl":
@@ -283,13 +287,20 @@ def read_cells(path: Path) -> Cells:
                 raise ValueError("one array, not a dictionary of them")
             given: dict[str, NDArray[Any]] = {"cells": np.array(list(found), np.str_), "dates": DayOfYear().to_physical(
                 np.stack(list(found.values())).reshape(-1, 1, 1, 3))[:, 0]}
+        elif path.suffix == ".parquet":
+            index = geoparquet.read(path, ("cell", "date", "crs")).to_pydict()
+            given = {"cells": np.array(index["cell"], np.str_), "dates": np.array(index["date"], "datetime64[D]"),
+                     "crs": np.array([code or "" for code in index["crs"]])}
         else:
             with np.load(path, allow_pickle=False) as archive:
                 given = dict(archive)
         names = given["cells"].astype(np.str_)
         order = np.argsort(names)
         dates = given.get("dates", np.full(len(names), "NaT")).astype("datetime64[D]")
-        return Cells(names[order], dates[order], given.get("crs", np.full(len(names), "")).astype(np.str_)[order])
+        codes = given.get("crs", np.full(len(names), "")).astype(np.str_)
+        if strange := next((code for code in codes.tolist() if not re.fullmatch(r"(EPSG:\d+)?", code)), None):
+            raise ValueError(f"the CRS {strange}, which is not like EPSG:32630")
+        return Cells(names[order], dates[order], codes[order])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, BadZipFile) as error:
-        raise ValueError(f"{path}: says nothing of cells that can be read ({error}); it is an .npz with cells and dates or crs, or the "
-                         "published cache of dates") from error
+        raise ValueError(f"{path}: says nothing of cells that can be read ({error}); it is an .npz with cells and dates or crs, an "
+                         "archive's index.parquet, or the published cache of dates") from error

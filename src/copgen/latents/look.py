@@ -60,6 +60,8 @@ def info(folder: Path, codecs: Codecs | None = None, *, most: int = 2000, seed: 
 
     `codecs` are those whose scaling factors are to be compared. Raises ValueError for a folder that is not finished, or of other things.
     """
+    if most < 1:
+        raise ValueError(f"{most} samples to look at: at least 1 is needed")
     shards = open_moments(folder)
     rows = list(shards.meta["rows"])
     numbers = np.sort(np.random.default_rng(seed).permutation(len(shards))[:most])

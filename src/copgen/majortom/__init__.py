@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["patch_offset", "read_cell"]
+__all__ = ["read_cell"]
 
 if TYPE_CHECKING:
-    from copgen.majortom.cells import patch_offset, read_cell
+    from copgen.majortom.cells import read_cell
 
 
 def __getattr__(name: str) -> Any:               # reading files takes rasterio, names of cells do not: only what is used is imported

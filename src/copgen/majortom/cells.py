@@ -6,11 +6,15 @@ The layout: `<root>/Core-<product>/<row>/<cell>/<product id>/<band>.tif`, `id` s
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from rasterio.crs import CRS
 
 from copgen.majortom.grid import CELL, TILE, checked_cell, patch_offsets
 from copgen.modalities import TABLE, Table
@@ -22,7 +26,8 @@ from copgen.scene import Footprint, Scene
 
 MASKED = {"cloud_mask": ("S2L1C", "S2L2A")}      # a product that lies in another's folder
 ESRI = {"LULC": {"codes": "esri"}}               # what the layout fixes
-REFERENCE = ("S2L2A", "S2L1C", "DEM", "S1RTC", "LULC", "cloud_mask")   # whose corner is the cell's: radar images may be a pixel larger
+REFERENCE = ("S2L2A", "S2L1C", "DEM", "S1RTC", "LULC", "cloud_mask")   # on whose pixels the squares of a cell lie
+APART = 120                                      # metres at most between the edges of images that were cut for one cell
 LATE_OFFSET = 1000                               # in the digital numbers of Sentinel-2 since processing baseline 04.00
 Offset = float | Literal["named"]
 
@@ -52,8 +57,9 @@ def read_cell(
     if not rows:
         raise ValueError(f"cell {cell}: no layer with pixels is given; give one of {', '.join(there)}")
     plans = planned(inputs_of(root, cell, rows, there, table, offset), table)
-    square = square_of(root, cell, there, table, patch, window)
-    days = days_said((name, one.path, {}) for name, one in there.items())
+    everything = {**found_products(root, cell), **there}               # also what the table lacks: square and day are the cell's
+    square = square_of(cell, everything, table, patch, window)
+    days = days_said((name, one.path, {}) for name, one in everything.items())
     name = cell if patch is None else f"{cell}_{patch[0]}_{patch[1]}"
     scene = read_onto(square, plans, table=table, place=place, fill=fill, name=name,
                       date=scene_day(days) if date is None else date)      # None: by the tags of the files given
@@ -137,37 +143,88 @@ def offset_of(path: Path, product: str, offset: Offset) -> dict[str, str]:
 
 
 def square_of(
-    root: Path, cell: str, there: Mapping[str, Product], table: Table, patch: tuple[int, int] | None, window: tuple[float, float] | None,
+    cell: str, there: Mapping[str, Product], table: Table, patch: tuple[int, int] | None, window: tuple[float, float] | None,
 ) -> Footprint:
-    """The square of a cell: its middle, a patch, or at a window; the corner is that of the first product of REFERENCE on disk."""
+    """The square of a cell: the middle of what its images show, a patch of that, or at a window."""
     if patch is not None and window is not None:
         raise ValueError(f"cell {cell}: a patch and a window are both given; give one of them")
-    raster = reference(there)
-    crs = squares.scene_crs(raster)
-    left, _, _, top = squares.bounds_in(raster, crs)
+    ground = ground_of(there, corner_step(table))
     if window is None:
-        down, right = patch_offset(patch, table.footprint) if patch is not None else middle_offset(table)
-        window = (left + right, top - down)
-    return squares.choose(raster, crs, table.footprint, 1, window)
+        down, right = patch_offset(patch, table.footprint, ground) if patch is not None else middle_offset(table.footprint, ground)
+        window = (ground.left + right, ground.top - down)
+    return squares.choose(ground.raster, ground.crs, table.footprint, 1, window)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all images of a cell show, in metres of the reference's CRS: `down` southwards and `across` eastwards of the corner."""
+
+    raster: Raster                               # the reference
+    crs: CRS
+    left: float
+    top: float
+    down: float
+    across: float
+    step: int                                    # metres between the corners that a square may have
+
+
+def ground_of(there: Mapping[str, Product], step: int) -> Ground:
+    """The ground of a cell, its corner a whole number of `step` from the reference's.
+
+    The window of each image was rounded to its own pixels, so images of one cell may begin some pixels apart; what begins further apart
+    was not cut for it, and does not count. Raises ValueError where no image can be read.
+    """
+    first = reference(there)
+    crs = squares.scene_crs(first)
+    left, bottom, right, top = own = squares.bounds_in(first, crs)
+    for raster in rasters_of(there):
+        edges = squares.bounds_in(raster, crs)
+        if max(abs(edge - mine) for edge, mine in zip(edges, own, strict=True)) <= APART:
+            left, bottom, right, top = max(left, edges[0]), max(bottom, edges[1]), min(right, edges[2]), min(top, edges[3])
+    left, top = own[0] + whole(left - own[0], step), own[3] - whole(own[3] - top, step)
+    return Ground(first, crs, left, top, top - bottom, right - left, step)
+
+
+def rasters_of(there: Mapping[str, Product]) -> Iterator[Raster]:
+    """All images that can be read."""
+    for path in sorted({one.path for one in there.values()}):
+        for file in [path] if path.is_file() else sorted(path.glob("*.tif")):
+            with suppress(ValueError):
+                yield describe(file)
+
+
+def whole(length: float, step: int) -> int:
+    """A length in metres, up to a multiple of `step`."""
+    return math.ceil(length / step - 1e-6) * step
 
 
 def reference(there: Mapping[str, Product]) -> Raster:
-    """The raster whose corner is the cell's."""
-    path = next(there[name].path for name in REFERENCE if name in there)
-    return describe(path if path.is_file() else next(iter(sorted(path.glob("*.tif"))), path))
+    """The raster on whose pixels the squares lie: the first of REFERENCE that can be read; the first one's ValueError if none can."""
+    wrong: list[ValueError] = []
+    for path in (there[name].path for name in REFERENCE if name in there):
+        try:
+            return describe(path if path.is_file() else next(iter(sorted(path.glob("*.tif"))), path))
+        except ValueError as error:
+            wrong.append(error)
+    raise wrong[0]
 
 
-def middle_offset(table: Table) -> tuple[int, int]:
-    """Metres from the cell's corner to that of the square in its middle, on the native grids: 4380 for a square of 1920 m."""
-    step = corner_step(table)
-    offset = round((TILE - table.footprint) / 2 / step) * step
-    return offset, offset
+def middle_offset(footprint: int, ground: Ground) -> tuple[int, int]:
+    """Metres from the ground's corner to that of the square in its middle, on the native grids: 4380 for 1920 m of a whole cell."""
+    down, across = (round((min(TILE, side) - footprint) / 2 / ground.step) * ground.step for side in (ground.down, ground.across))
+    return down, across
 
 
-def patch_offset(patch: tuple[int, int], footprint: int) -> tuple[int, int]:
-    """Metres southwards and eastwards from the cell's corner to a patch's; the last row and column are flush with the far edge."""
-    offsets = patch_offsets(footprint)
-    if not all(0 <= i < len(offsets) for i in patch):
-        raise ValueError(f"patch {patch[0]},{patch[1]}: a cell has {len(offsets)} x {len(offsets)} patches, ROW,COL each in "
-                         f"0..{len(offsets) - 1}")
-    return int(offsets[patch[0]]), int(offsets[patch[1]])
+def patch_offset(patch: tuple[int, int], footprint: int, ground: Ground) -> tuple[int, int]:
+    """Metres southwards and eastwards from the ground's corner to a patch's; the last row and column are flush with the far edge."""
+    downs, rights = offsets_of(footprint, ground)
+    if not (0 <= patch[0] < len(downs) and 0 <= patch[1] < len(rights)):
+        raise ValueError(f"patch {patch[0]},{patch[1]}: the cell has {len(downs)} x {len(rights)} patches, ROW,COL from 0,0 to "
+                         f"{len(downs) - 1},{len(rights) - 1}")
+    return downs[patch[0]], rights[patch[1]]
+
+
+def offsets_of(footprint: int, ground: Ground) -> tuple[list[int], list[int]]:
+    """Metres southwards and eastwards from the ground's corner to its rows and columns of patches."""
+    downs, rights = (patch_offsets(footprint, min(TILE, side), ground.step).tolist() for side in (ground.down, ground.across))
+    return downs, rights

@@ -119,17 +119,20 @@ def columns_of(rows: Integers) -> Integers:
     return COLUMNS[np.asarray(rows) - SOUTH]
 
 
-def around(rows: Integers, columns: Integers, reach: int = 1) -> Iterator[tuple[Integers, Integers, NDArray[np.bool_]]]:
+def around(
+    rows: Integers, columns: Integers, reach: int = 1, gap: float = 1e-9,
+) -> Iterator[tuple[Integers, Integers, NDArray[np.bool_]]]:
     """Rows and columns [n] of one neighbour after another of each of n cells, and which of the cells have such a one.
 
     Neighbours are the cells that touch the cell, for a `reach` of 2 those that touch these, and so on; the cell itself is among them.
+    So are cells of other rows that lie less than a `gap` beside, in shares of a cell; by default that is only how numbers are rounded.
     """
     edges = np.stack([columns - (reach - 1), columns + reach]) * (360 / columns_of(rows))       # west and east, degrees
     for up in range(-reach, reach + 1):
         there = (rows + up >= SOUTH) & (rows + up <= NORTH)
         beside = np.clip(rows + up, SOUTH, NORTH)
         count = columns_of(beside)
-        near = 360 / count * 1e-9                # corners that touch
+        near = gap * 360 / np.minimum(count, columns_of(rows))               # the same as the neighbour finds
         first, last = np.floor((edges[0] - near) / (360 / count)), np.floor((edges[1] + near) / (360 / count))
         last = np.minimum(last, first + count - 1)
         for k in range(int((last - first).max(initial=-1)) + 1):

@@ -40,7 +40,7 @@ def train_backbone(recipe: Recipe, shards: Shards | Mixed, codecs: Mapping[str, 
             say(told(network, new))
     network.activation_checkpointing = recipe.train.activation_checkpointing
     objective = Denoising(network, recipe.train, shards, codecs)
-    start_run(folder, resume, {"data": dict(shards.meta), **dump(recipe)})
+    start_run(folder, resume, {"data": dict(shards.meta), **dump(recipe)}, defaults=dump(Recipe("")))
     average = train({"backbone": Player(objective)}, shards.counts, how, folder, devices=devices, workers=workers, resume=resume, stop=stop,
                     report=report, preview=preview_of(table, recipe.backbone, codecs))
     return backbone_of(table, recipe.backbone, average)

@@ -80,12 +80,15 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0].strip(" .") or type(error).__name__
 
 
-def start_run(folder: Path, resume: bool, plan: Mapping[str, Any]) -> None:
-    """Write the run's recipe.json; ValueError for a run that is there unasked, or was started otherwise (its length may change)."""
+def start_run(folder: Path, resume: bool, plan: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+    """Write the run's recipe.json; ValueError for a run that is there unasked, or was started otherwise (its length may change).
+
+    defaults: what a run was started with whose record lacks a key, as those have that are older than the key.
+    """
     refuse_run(folder, resume)
     record, settled = folder / "recipe.json", json.loads(json_bytes(plan))
     if has_run(folder) and record.exists():
-        both = leaves(json.loads(record.read_text()), settled)
+        both = leaves(filled(json.loads(record.read_text()), defaults), settled)
         differing = [key for key, (before, now) in both.items() if before != now and not key.endswith(FREE)]
         if differing:
             before, now = both[differing[0]]
@@ -103,6 +106,13 @@ def refuse_run(folder: Path, resume: bool) -> None:
     """ValueError for a folder with a run's checkpoints that was not asked to go on."""
     if has_run(folder) and not resume:
         raise ValueError(f"{folder}: holds a run already; go on with --resume or choose another folder")
+
+
+def filled(record: Any, defaults: Any) -> Any:
+    """A nest of dictionaries with what it lacks of another."""
+    if not (isinstance(record, Mapping) and isinstance(defaults, Mapping)):
+        return record
+    return {**defaults, **{key: filled(value, defaults.get(key)) for key, value in record.items()}}
 
 
 def leaves(one: Any, other: Any, key: str = "") -> dict[str, tuple[Any, Any]]:

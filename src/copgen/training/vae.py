@@ -59,7 +59,7 @@ def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, init: K
     elif codec.config.shortcut:
         codec.start_from_principal_components(pixels(np.arange(min(len(there), FIRST))))
     players = players_of(table[row], codec, crops(pixels, plan, classes=table[row].legend is not None), plan, perceptual)
-    start_run(folder, resume, {"row": row, "data": source.name, **dump(recipe)})
+    start_run(folder, resume, {"row": row, "data": source.name, **dump(recipe)}, defaults=dump(Recipe("")))
     average = train(players, counts_of(source, there), plan.how, folder, devices=devices, workers=workers, resume=resume, report=report,
                     preview=preview_of(table[row], codec, source))
     codec = averaged(codec, average)
