@@ -2,8 +2,8 @@
 
 `python benchmarks/data.py [--folder DIR] [--shards 8]` prints one line a stage, each a process of its own:
 - encoding a synthetic cell (36 patches, all rows) with nano's codecs, and a patch with codecs of the paper's size: patches a second, the
-  operations of the encoders, and the share of the best fp32 matrix product measured in between, on one thread;
-- encoding two cells with one process and with two;
+  operations of the encoders, and the share of the best fp32 matrix product measured in between, on one thread, by its own time;
+- encoding cells, a shard each, with one process and with two;
 - reading shards of the paper's size in the order of a training, cold and warm, by no process beside and by two: as they are, and drawn and
   noised as for a training step; memory is that of all processes, with the parts of files that are mapped.
 """

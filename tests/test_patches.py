@@ -198,6 +198,8 @@ def test_radar_that_ends_inside_the_cell_is_bad_where_it_ends(archive: Path) -> 
         edit(archive, "S1RTC", band, lambda values: values[:, :600])
     patches = read_patches(archive, CELL, TABLE.subset(["s1rtc", "dem"]))
     assert faults(patches) == {number: {("S1RTC", "not covered")} for number in ALL if number % 6 >= 3}      # 576 + 192 > 600
+    details = [fault.detail for patch in patches for fault in patch.faults]
+    assert details and all("it shows left" in detail and "--window" not in detail for detail in details)   # encode has no --window
 
 
 def test_images_whose_windows_were_rounded_differently_lose_no_patch(archive: Path) -> None:

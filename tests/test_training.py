@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,18 @@ def test_the_backbones_training_goes_on_bit_for_bit(moments: Shards, tmp_path: P
         train_backbone(short, moments, CODECS, tmp_path / "killed", report=killed)
     train_backbone(short, moments, CODECS, tmp_path / "killed", resume=True)
     assert_same_run(tmp_path / "straight", tmp_path / "killed")
+
+
+def test_a_backbones_training_does_not_go_on_with_other_samples(moments: Shards, tmp_path: Path) -> None:
+    """Their order would be another; but a record from before it said how many there are is taken at its word."""
+    short = replace(RECIPE, train=BackboneTraining(replace(QUICK, steps=2)))
+    train_backbone(short, moments, CODECS, tmp_path, stop=1)
+    with pytest.raises(ValueError, match=rf"was started with data.samples = {WORLDS}, not {moments.counts[0]}; resume it with the recipe"):
+        train_backbone(short, replace(moments, counts=moments.counts[:1]), CODECS, tmp_path, resume=True)
+    record = json.loads((tmp_path / "recipe.json").read_text())
+    del record["data"]["samples"], record["data"]["shards"], record["backbone"]["last_beta"]
+    (tmp_path / "recipe.json").write_text(json.dumps(record))
+    train_backbone(short, moments, CODECS, tmp_path, resume=True)
 
 
 def shortcut_codec(channels: int) -> KLCodec:

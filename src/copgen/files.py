@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -100,10 +99,15 @@ def written(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """While it is entered, the folder is there and nobody else holds it; ValueError where somebody does. A process that ends lets go."""
+    try:
+        import fcntl
+    except ImportError:                          # not a POSIX system: nobody can tell there
+        yield
+        return
     made = make_folder(folder)
     place = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):                  # a file system without locks: then nobody can tell
+        with suppress(OSError):                  # a file system without locks: as little
             try:
                 fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -6,6 +6,7 @@ A product that is not on disk is no fault; its rows are absent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ REASONS = {
     "implausible": "values that can't be in their unit or legend, or a day that is none",
     "no moments": "latents that are no numbers, or too large for 16 bits",
 }
+WAY_OUT = re.compile(r"[;:] (?:choose|give) [^;:]*--window.*")       # which is for who gave one square
 Layers = Mapping[str, NDArray[Any]]
 
 
@@ -192,7 +194,7 @@ def part_of(one: Input, found: Found, square: Footprint, table: Table, limits: L
         raise
     except ValueError as error:
         reason = "no data" if isinstance(error, NoData) else "not covered" if isinstance(error, NotCovered) else "implausible"
-        return Part(faults=(Fault(product, reason, str(error)),))
+        return Part(faults=(Fault(product, reason, WAY_OUT.sub("", str(error))),))
     unlabelled = max((unlabelled_share(row, layers[row.name]) for row in found.rows), default=0.0)
     if unlabelled >= limits.unlabelled:
         return Part(faults=(Fault(product, "unlabelled", f"{one.path}: {unlabelled:.2%} of the patch is of the class 'no data'"),))

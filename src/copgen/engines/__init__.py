@@ -27,8 +27,8 @@ def run(
     address: of the Ray cluster that is running; None starts one on this machine for as long as it takes.
 
     One task a worker is in flight. Raises ValueError for a task that raised one, or whose workers ended `tries` times, and RuntimeError
-    with the worker's traceback for any other error, named after the task; no further task is begun then, and those in flight are done
-    first (on Ray they are cut short).
+    with the worker's traceback for any other error, named after the task (in this process: that error itself); no further task is begun
+    then, and those in flight are done first (on Ray they are cut short).
     """
     if engine not in get_args(Engine):
         raise ValueError(f"engine {engine!r}: there are {', '.join(get_args(Engine))}")

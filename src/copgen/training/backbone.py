@@ -40,7 +40,8 @@ def train_backbone(recipe: Recipe, shards: Shards | Mixed, codecs: Mapping[str, 
             say(told(network, new))
     network.activation_checkpointing = recipe.train.activation_checkpointing
     objective = Denoising(network, recipe.train, shards, codecs)
-    start_run(folder, resume, {"data": dict(shards.meta), **dump(recipe)}, defaults=dump(Recipe("")))
+    size = {"samples": len(shards), "shards": len(shards.counts)}        # the order of samples depends on them
+    start_run(folder, resume, {"data": {**shards.meta, **size}, **dump(recipe)}, defaults={"data": size, **dump(Recipe(""))})
     average = train({"backbone": Player(objective)}, shards.counts, how, folder, devices=devices, workers=workers, resume=resume, stop=stop,
                     report=report, preview=preview_of(table, recipe.backbone, codecs))
     return backbone_of(table, recipe.backbone, average)
