@@ -157,7 +157,7 @@ def test_what_is_no_number_passes_no_filter(tmp_path):
 HOSTILE = [
     ({"grid_cell": "../../etc"}, "cell's name"), ({"grid_cell": "618U_30L/.."}, "cell's name"), ({"grid_cell": ""}, "cell's name"),
     ({"grid_cell": None}, "cell's name"), ({"grid_cell": "618U_30L\n"}, "cell's name"),
-    ({"product_id": "../../../root/.ssh"}, "product id"), ({"product_id": ".."}, "product id"), ({"product_id": ""}, "product id"),
+    ({"product_id": "../../../home/.ssh"}, "product id"), ({"product_id": ".."}, "product id"), ({"product_id": ""}, "product id"),
     ({"product_id": None}, "product id"), ({"product_id": s2("2A", "20210610T112119") + "/x"}, "product id"),
     ({"product_id": s2("2A", "20210610T112119") + "\n"}, "product id"), ({"product_id": s2("1C", "20210610T112119")}, "product id"),
     *(({"parquet_url": url}, "address") for url in (

@@ -196,18 +196,24 @@ def test_a_signed_address_is_kept_and_asked_for_again_when_it_expired(folder):
         assert not web.traffic.retries
 
 
+def sent_on_to(url, where, monkeypatch):
+    """A hub whose every answer is a redirection."""
+    web = Web(url, patience=QUICK)
+    send = web._send
+
+    def sent_on(address, headers):
+        answer = send(address, headers)
+        answer.status_code, answer.headers["Location"] = 302, where
+        return answer
+
+    monkeypatch.setattr(web, "_send", sent_on)
+    return web
+
+
 @pytest.mark.parametrize("where", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/x"])
 def test_only_http_is_followed(folder, monkeypatch, where):
     with serve(folder) as server:
-        web = Web(server.url, patience=QUICK)
-        send = web._send
-
-        def sent_on(address, headers):
-            answer = send(address, headers)
-            answer.status_code, answer.headers["Location"] = 302, where
-            return answer
-
-        monkeypatch.setattr(web, "_send", sent_on)
+        web = sent_on_to(server.url, where, monkeypatch)
         with pytest.raises(ValueError, match="which is not read from"):
             web.tail(NAME, 8, "footers")
     with pytest.raises(ValueError, match="is no address that data is read from"):
@@ -217,15 +223,7 @@ def test_only_http_is_followed(folder, monkeypatch, where):
 @pytest.mark.parametrize("where", ["http://[::1", "http://127.0.0.1:99999/x", "http://127.0.0.1:port/x"])
 def test_an_address_that_is_none_is_named(folder, monkeypatch, where):
     with serve(folder) as server:
-        web = Web(server.url, patience=QUICK)
-        send = web._send
-
-        def sent_on(address, headers):
-            answer = send(address, headers)
-            answer.status_code, answer.headers["Location"] = 302, where
-            return answer
-
-        monkeypatch.setattr(web, "_send", sent_on)
+        web = sent_on_to(server.url, where, monkeypatch)
         with pytest.raises(ValueError, match=r"part_00001\.parquet: sends on to 'http://.*which is no address"):
             web.tail(NAME, 8, "footers")
     with pytest.raises(ValueError, match="is no address"):

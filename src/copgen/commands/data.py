@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from copgen.commands.options import Address, CellsFile, Device, EngineName, codec_folder, listed, offset_in, one_of
+from copgen.commands.options import Address, ArchiveOffset, CellsFile, Device, EngineName, codec_folder, listed, offset_in, one_of
 from copgen.console import counting, print_encoding
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def encode(
     ] = 0.0,
     unlabelled: Annotated[float, typer.Option(help="From this share of unlabelled land cover on, a patch is bad.")] = 0.05,
     bad: Annotated[str, typer.Option(help="reject patches of which a product is bad, or keep them with this product absent.")] = "reject",
-    offset: Annotated[str, typer.Option(help=(
-        "To take off Sentinel-2's DN: a number, or `named`: 1000 off products of baseline 04.00 and later, by their names."))] = "0",
+    offset: ArchiveOffset = "0",
     cells_per_shard: Annotated[int, typer.Option(help="Cells whose patches make one shard.")] = 16,
     engine: EngineName = "local",
     devices: Annotated[int, typer.Option(help="Workers, each with its codecs: GPUs, or processes of a CPU.")] = 1,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from copgen.commands.options import NAMES, Address, CellsFile, EngineName, listed, offset_in, one_of, pair, size
+from copgen.commands.options import NAMES, Address, ArchiveOffset, CellsFile, Device, EngineName, listed, offset_in, one_of, pair, size
 from copgen.console import progress_bar, stages
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ def generate(
     window: Annotated[str | None, typer.Option(metavar="EASTING,NORTHING", help="The square's left and top, scene's CRS, m.")] = None,
     place: Annotated[str | None, typer.Option(metavar="LAT,LON|none", help="If not the square's centre; none: not given.")] = None,
     date: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD|none", help="The date, if not the files'; none: not given.")] = None,
-    offset: Annotated[str, typer.Option(help="To take off an archive's Sentinel-2 DN: 1000, or `named`: 1000 where its name says baseline "
-                                        "04.00 or later.")] = "0",
+    offset: ArchiveOffset = "0",
     cells: Annotated[str | None, typer.Option(help="Or many cells, comma-separated, or `all` that the archive holds.")] = None,
     cells_file: CellsFile = None,
     patches: Annotated[str, typer.Option(help="Of many cells: the square in the middle of each, or all 6 x 6.")] = "middle",
@@ -45,7 +44,7 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="Network calls a sample; left out: the solver's own.")] = None,
     solver: Annotated[str, typer.Option(help="default (15 calls), or published: the authors' (50 calls).")] = "default",
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32: the backbone's weights. Decoding is always float32.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     absent: Annotated[str, typer.Option(help=(
         "Rows neither given nor wanted: joint (drawn too: samples don't depend on what is wanted), noise or drop (quicker)."))] = "joint",
     posterior: Annotated[str, typer.Option(help="The given layers' latents: mean, or sample (a draw of each seed's own).")] = "mean",
@@ -55,8 +54,7 @@ def generate(
 ) -> None:
     """Draw samples of any layers of a square from any others.
 
-    Georeferenced GeoTIFFs in physical units, a contact sheet and a record of the run land in OUT/<scene>/. Nothing given draws
-    unconditionally.
+    Georeferenced GeoTIFFs in physical units, a contact sheet and a record of the run land in OUT/<scene>/. Nothing given: unconditional.
 
     Of many cells (--archive with --cells or --cells-file), each square has its own folder; what is finished is kept when the command is run
     again, what is refused is told in OUT/failed.jsonl, and a sample is the same whatever the engine and the number of workers.
@@ -64,7 +62,7 @@ def generate(
     Example: copgen generate --input DEM=dem.tif --input LULC=lulc.tif,codes=index --date 2021-07-23 --want S2L2A,S1RTC
     --samples 8 --out out
     """
-    from copgen.job import Job, run
+    from copgen.job import Job
 
     job = Job(
         out=out, model=model, inputs=tuple(input or ()), archive=archive, cell=cell, given=given,
@@ -77,8 +75,15 @@ def generate(
     if cells is not None or cells_file is not None:
         many(job, cells, cells_file, one_of("--patches", patches, "middle", "all"), one_of("--engine", engine, "local", "ray"), devices,
              address)
-        return
-    if (patches, engine, devices, address) != ("middle", "local", 1, None):
+    else:
+        one(job, (patches, engine, devices, address))
+
+
+def one(job: Job, for_many: tuple[str, str, int, str | None]) -> None:
+    """Samples of one square."""
+    from copgen.job import run
+
+    if for_many != ("middle", "local", 1, None):
         raise ValueError("--patches, --engine, --devices and --address are for many cells; name them with --cells, or leave these out")
     with progress_bar() as bar:
         task = bar.add_task("network calls", total=None)
@@ -88,7 +93,7 @@ def generate(
             bar.update(task, completed=calls, total=of, description=f"network calls (sample {min(done + 1, samples)} of {samples})")
 
         result = run(job, progress=tick, say=lambda text: bar.console.print(text, highlight=False, markup=False, soft_wrap=True))
-    print(f"samples: {result.folder}{'/sample-*' if samples > 1 else '/sample-000'}")
+    print(f"samples: {result.folder}{'/sample-*' if job.samples > 1 else '/sample-000'}")
     print(f"contact sheet: {result.sheet}")
 
 

@@ -22,6 +22,8 @@ Accelerator = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where t
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16, in place of the recipe's.")]
 EngineName = Annotated[str, typer.Option("--engine", help="local: processes of this machine; ray: a Ray cluster (copgen[ray]).")]
 Address = Annotated[str | None, typer.Option(help="Of a running Ray cluster; left out: one is started on this machine for as long.")]
+ArchiveOffset = Annotated[str, typer.Option(help=(
+    "To take off an archive's Sentinel-2 DN: a number, or `named`: 1000 off products of baseline 04.00 and later, by their names."))]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 CellsFile = Annotated[Path | None, typer.Option(help="A text file with one cell a line; # begins a comment.")]
 Workers = Annotated[int, typer.Option(help="Processes a device that read data ahead; the run is the same for any number.")]
