@@ -254,6 +254,34 @@ def test_the_body_of_a_redirection_is_not_read():
     assert sent < 2**26
 
 
+def test_a_trickle_is_cut_off_and_a_wish_to_stop_is_heard_within_it(folder):
+    class Trickle(BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            self.send_response(206)
+            for name, value in (("Content-Range", "bytes 0-65535/65536"), ("Content-Length", "65536"), ("ETag", '"x"')):
+                self.send_header(name, value)
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(200):
+                    self.wfile.write(b"x")
+                    time.sleep(0.02)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url, began = f"http://127.0.0.1:{server.server_address[1]}", time.monotonic()
+        with pytest.raises(Unanswered, match=r"of 65536 bytes in 0 seconds"):
+            Web(url, patience=Patience(tries=1, silence=0.3)).tail(NAME, 2**16, "footers")
+        stop = threading.Event()
+        threading.Timer(0.2, stop.set).start()
+        with pytest.raises(Stopped):
+            Web(url, patience=Patience(tries=1), stop=stop).tail(NAME, 2**16, "footers")
+        assert time.monotonic() - began < 3
+        server.shutdown()
+
+
 def test_a_hash_is_told_anywhere_on_the_way(folder, monkeypatch):
     """A hub may send on within itself before it names the hash; the content network's ETag is none of the file's bytes."""
     with serve(folder, redirects=True) as server:

@@ -256,9 +256,9 @@ class Web:
 
     def _take(self, answer: requests.Response, length: int, got: bytearray, purpose: str) -> None:
         """Add the answer's `length` bytes to `got`; what came stays there if the connection breaks."""
-        received = 0
+        received, began = 0, time.monotonic()
         try:
-            for chunk in answer.raw.stream(CHUNK, decode_content=False):
+            while chunk := answer.raw.read1(CHUNK, decode_content=False):          # what is there, however little: a trickle is noticed
                 if self._stop.is_set():
                     raise Stopped
                 self.traffic.count_received(purpose, len(chunk))
@@ -267,6 +267,9 @@ class Web:
                 if received > length:
                     del got[-received:]
                     raise Fault("other length", f"the server sent more than the {length} bytes of the range")
+                seconds = time.monotonic() - began
+                if seconds > self._patience.silence and received < self._patience.least * seconds and received < length:
+                    raise Fault("trickle", f"the server sent {received} of {length} bytes in {seconds:.0f} seconds")
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise Fault("broken off", f"the connection broke off after {received} of {length} bytes ({reason(error)})") from error
         if received != length:

@@ -26,6 +26,7 @@ class Patience:
     obeyed: float = 300
     connect: float = 10                          # seconds until a connection stands
     silence: float = 60                          # seconds without a byte
+    least: float = 1000                          # bytes a second, after so long
 
     def wait(self, tried: int, after: float | None) -> float:
         if after is not None:
