@@ -99,6 +99,7 @@ def check(folder: Path, count: int) -> None:
 if __name__ == "__main__":                       # a driver that can be killed: FOLDER COUNT SECONDS ENGINE WORKERS [ADDRESS]
     from copgen import engines
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)           # which a shell's background job is started without
     there, count, seconds, engine, workers, *address = sys.argv[1:]
     tasks = [Square(k) for k in range(int(count))]
     for _, done in engines.run(tasks, Squares, {"folder": Path(there), "seconds": float(seconds)}, engine=engine,  # type: ignore[arg-type]
