@@ -125,7 +125,7 @@ def collect(folder: Path, count: int) -> Iterator[Done]:
         write_records(beside(folder, k), [
             Record(names[first + i], n, lat[first + i], lon[first + i], date(2020, 1, 1), i * PATCHES + n, 4095, 0.0)
             for i in range(CELLS_PER_SHARD) for n in range(PATCHES)
-        ])
+        ], "0" * 64)                            # there are no arrays
     kept = (folder / "index.parquet").rename(folder / "kept.parquet")
     yield READY
     start = time.perf_counter()
