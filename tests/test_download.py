@@ -456,7 +456,7 @@ def test_an_index_that_a_killed_run_did_not_write_is_written(made, whole, tmp_pa
 
 
 def test_one_run_at_a_time(made, tmp_path):
-    with Archive(tmp_path / "a").locked(), pytest.raises(ValueError, match="another run is writing to this archive"):
+    with Archive(tmp_path / "a").locked(), pytest.raises(ValueError, match="a: another run writes to it; wait until it has ended"):
         fetched(Request(tmp_path / "a", cells=(CELL,), hub=str(made.folder)))
 
 

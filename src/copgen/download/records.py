@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
 
-from copgen.files import check_target, json_bytes, sha256, unwritten, write_bytes, write_json
+from copgen.files import check_target, held, json_bytes, sha256, unwritten, write_bytes, write_json
 from copgen.majortom.grid import CELL
 
 HIDDEN = ".copgen"
@@ -99,10 +98,9 @@ class Archive:
     def locked(self) -> Iterator[None]:
         """One run at a time; finishes or withdraws what a killed one left. ValueError for a folder that can't be written, or is in use."""
         check_target(self.root, [])
-        self.staged.mkdir(parents=True, exist_ok=True)
-        with (self.hidden / "lock").open("a") as lock:
-            hold(lock, self.root)
+        with held(self.root):
             with disk_errors(self.root):
+                self.staged.mkdir(parents=True, exist_ok=True)
                 for folder in sorted(self.staged.iterdir()):
                     if (folder / RECORD).is_file():
                         self._place(Record.read(folder / RECORD))
@@ -174,17 +172,6 @@ class Archive:
         path = self._path(record.cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         (folder / RECORD).replace(path)
-
-
-def hold(lock: IO[str], root: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:                          # Windows has none: there nobody watches
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise ValueError(f"{root}: another run is writing to this archive; wait for its end, or choose another --out") from error
 
 
 def broken(root: Path, taken: Taken, *, thorough: bool = False) -> list[str]:
