@@ -86,6 +86,30 @@ def test_nothing_given_is_an_empty_scene() -> None:
     assert tuple(given_scene(Job(Path("out"), place="1,2", date="2021-07-23"), TABLE).layers) == ("place", "date")
 
 
+def test_a_constant_layer_fills_the_square_beside_what_files_give(dem: Path) -> None:
+    alone = given_scene(Job(out=Path("out"), constants=("LULC=trees",), place="10,20"), TABLE)
+    assert alone.name == "place-LULC-trees" and alone.footprint is None and list(alone.layers) == ["place", "lulc"]
+    assert (alone["lulc"] == 2).all() and alone["lulc"].shape == (1, 192, 192)
+    beside = given_scene(Job(out=Path("out"), inputs=(f"DEM={dem}",), constants=("LULC=9",)), TABLE)
+    assert beside.footprint is not None and (beside["lulc"] == 9).all() and "dem" in beside
+    optical = given_scene(Job(out=Path("out"), constants=("S2L2A=1200",)), TABLE)
+    assert [optical[row].shape[0] for row in optical.layers] == [4, 6, 2] and all((optical[row] == 1200).all() for row in optical.layers)
+
+
+@pytest.mark.parametrize(("constant", "says"), [
+    ("LULC=tree", r"lulc takes one of no data \(0\), water \(1\), trees \(2\)"), ("LULC=3", "takes one of"), ("DEM=high", "a number in m"),
+    ("DEM=nan", "a number in m"), ("DEM", "takes PRODUCT=VALUE"), ("place=1", "takes PRODUCT=VALUE"), ("XYZ=1", "XYZ"),
+])
+def test_a_constant_that_means_nothing_is_refused(constant: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        given_scene(Job(out=Path("out"), constants=(constant,)), TABLE)
+
+
+def test_a_constant_is_not_given_twice(dem: Path) -> None:
+    with pytest.raises(ValueError, match="dem is given by a file, too"):
+        given_scene(Job(out=Path("out"), inputs=(f"DEM={dem}",), constants=("DEM=250",)), TABLE)
+
+
 def test_wanted_is_what_is_named_or_all_that_is_not_given() -> None:
     scene = Scene({"dem": np.ones((1, 64, 64))})
     assert wanted_rows(Job(Path("out")), scene, TABLE) == tuple(row for row in TABLE.names if row != "dem")

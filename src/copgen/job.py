@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import numpy as np
 from copgen import __version__, diffusion
 from copgen.files import check_target, json_bytes, write_all
 from copgen.majortom.cells import Offset, read_cell
-from copgen.modalities import Table
+from copgen.modalities import Modality, Table
 from copgen.model import Absent, CopGen, Precision, Progress, check_seeds
 from copgen.reading import CopgenWarning, read_scene
 from copgen.scene import Scene, parse_date, parse_place
@@ -38,6 +39,7 @@ class Job:
     archive: Path | None = None
     cell: str | None = None
     given: str | None = None
+    constants: tuple[str, ...] = ()              # PRODUCT=VALUE: layers that are the same everywhere
     patch: tuple[int, int] | None = None
     window: tuple[float, float] | None = None
     place: str | None = None                     # LAT,LON or none
@@ -66,7 +68,7 @@ class Job:
     def request(self) -> dict[str, Any]:
         """What samples depend on besides the ground and the weights, as run.json has it: all but where things are and what computes."""
         asked: dict[str, Any] = json.loads(json_bytes({key: value for key, value in asdict(self).items() if key not in INCIDENTAL}))
-        return asked
+        return asked if self.constants else {key: value for key, value in asked.items() if key != "constants"}
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,43 @@ def check_weights(model: CopGen, rows: Iterable[str]) -> None:
 
 def given_scene(job: Job, table: Table) -> Scene:
     """The given layers on one square; place and date among them where they are known, unless they are wanted or `none`."""
+    scene, constants = read_given(job, table), dict(constant(text, table) for text in job.constants)
+    layers = {row: layer for some in constants.values() for row, layer in some.items()}
+    if both := [row for row in layers if row in scene]:
+        raise ValueError(f"--constant: {', '.join(both)} is given by a file, too; leave one of the two out")
+    if not layers:
+        return scene
+    named = replace(scene, name="-".join([*(() if scene.name == "unconditional" else (scene.name,)), *constants]))
+    return named.with_layers({row: {**scene.layers, **layers}[row] for row in table.names if row in scene or row in layers},
+                             constants=list(job.constants))
+
+
+def constant(text: str, table: Table) -> tuple[str, dict[str, np.ndarray]]:
+    """`LULC=trees` or `DEM=250` -> a name for a folder, and layers that are the same everywhere; ValueError that says what is wrong."""
+    product, sign, value = text.partition("=")
+    if not sign or product in ("place", "date"):
+        raise ValueError(f"--constant {text}: takes PRODUCT=VALUE for a layer with pixels, such as LULC=trees or DEM=250")
+    rows = [table[row] for row in table.select(product)]
+    layers = {row.name: np.full(table.layer_shape(row.name), constant_value(text, value, row)) for row in rows}
+    return re.sub(r"[^A-Za-z0-9.]+", "-", f"{product}-{value}").strip("-"), layers
+
+
+def constant_value(text: str, value: str, row: Modality) -> float:
+    """A class by its name or code, any other layer by a number in its unit."""
+    if row.legend and value in row.legend.names:
+        return row.legend.codes[row.legend.names.index(value)]
+    try:
+        number = float(value)
+        if (number in row.legend.codes) if row.legend else np.isfinite(number):
+            return number
+    except ValueError:
+        pass
+    choices = ", ".join(f"{name} ({code})" for name, code in zip(row.legend.names, row.legend.codes, strict=True)) if row.legend else ""
+    raise ValueError(f"--constant {text}: {row.name} takes {f'one of {choices}' if choices else f'a number in {row.unit}'}")
+
+
+def read_given(job: Job, table: Table) -> Scene:
+    """What files and options say of the square."""
     wanted = table.select(job.want) if job.want else ()
     place, date = stated("place", job.place, wanted, table), stated("date", job.date, wanted, table)
     if job.archive is not None and job.cell is not None:

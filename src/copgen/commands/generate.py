@@ -26,6 +26,8 @@ def generate(
     archive: Annotated[Path | None, typer.Option(help="An archive in Major TOM's layout.")] = None,
     cell: Annotated[str | None, typer.Option(help="The cell to read from it, such as 618U_30L.")] = None,
     given: Annotated[str | None, typer.Option(help=f"What to read from the cell: {NAMES}.")] = None,
+    constant: Annotated[list[str] | None, typer.Option(metavar="PRODUCT=VALUE", help=(
+        "A layer that is the same everywhere, repeatable: LULC=trees, or DEM=250 in its unit."))] = None,
     patch: Annotated[str | None, typer.Option(metavar="ROW,COL", help="Another of the cell's 6 x 6 squares; 0,0: north-west.")] = None,
     window: Annotated[str | None, typer.Option(metavar="EASTING,NORTHING", help="The square's left and top, scene's CRS, m.")] = None,
     place: Annotated[str | None, typer.Option(metavar="LAT,LON|none", help="If not the square's centre; none: not given.")] = None,
@@ -65,7 +67,7 @@ def generate(
     from copgen.job import Job
 
     job = Job(
-        out=out, model=model, inputs=tuple(input or ()), archive=archive, cell=cell, given=given,
+        out=out, model=model, inputs=tuple(input or ()), archive=archive, cell=cell, given=given, constants=tuple(constant or ()),
         patch=pair("--patch", patch, int), window=pair("--window", window, float), place=place, date=date,
         offset=offset_in(offset), fill=fill, want=want,
         samples=samples, seed=seed, steps=steps, solver=solver, precision=one_of("--precision", precision, "auto", "bf16", "fp32"),
