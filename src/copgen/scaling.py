@@ -49,6 +49,10 @@ class Decibel:
     high: float                                  # dB at +1
     floor: float                                 # the smallest linear power
 
+    def decibels(self, power: ArrayLike) -> FloatArray:
+        """10 log10 of the power, or of the floor where that is larger."""
+        return 10 * np.log10(np.maximum(np.asarray(power), self.floor))
+
     def to_model(self, x: ArrayLike) -> FloatArray:
         power = np.asarray(x, np.float32)
         power = np.where(power <= 0, np.float32(self.floor), power)

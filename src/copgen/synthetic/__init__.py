@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from copgen.modalities import TABLE, Table
 from copgen.scene import Footprint, Scene
-from copgen.synthetic.fields import PIXEL, Array, averaged, stream
+from copgen.scores.images import averaged
+from copgen.synthetic.fields import PIXEL, Array, stream
 from copgen.synthetic.ground import BUILT, TREES, Ground, ground
 from copgen.synthetic.plan import plan
 from copgen.synthetic.radar import backscatter

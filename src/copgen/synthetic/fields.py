@@ -132,12 +132,6 @@ def average_over(ids: NDArray[np.int64], values: Array) -> Array:
     return (np.bincount(ids.ravel(), values.ravel()) / np.maximum(counts, 1))[ids]
 
 
-def averaged(values: Array, factor: int) -> Array:
-    """Means of factor x factor blocks of the last two axes."""
-    *front, height, width = values.shape
-    return values.reshape(*front, height // factor, factor, width // factor, factor).mean((-3, -1))
-
-
 def smooth(values: Array, weight: float) -> Array:
     """One pass of the kernel (weight, 1 - 2 weight, weight) along both axes, edges repeated."""
     for axis in (-2, -1):

@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as warp_points
 
 from copgen.scene import Footprint
+from copgen.sun import Sun, day_of_year, sun_at
 from copgen.synthetic.fields import PIXEL, logistic, stream
 from copgen.synthetic.land import mask
 
@@ -51,14 +52,6 @@ REGIONS = np.array([
     (60, 83, -58, -22, .3, .15), (73, 83, -118, -62, .25, .4), (73, 81, 52, 66, .35, .4), (-56, -50, -76, -66, .65, .6),
     (8, 18, 42, 51, .12, .4),
 ])
-
-
-@dataclass(frozen=True)
-class Sun:
-    """Where the sun stands: zenith angle and azimuth (clockwise from north), in radians."""
-
-    zenith: float
-    azimuth: float
 
 
 @dataclass(frozen=True)
@@ -186,17 +179,3 @@ def square(lat: float, lon: float, side: float) -> Footprint:
     crs = CRS.from_epsg((32600 if lat >= 0 else 32700) + zone)
     (x,), (y,) = warp_points(CRS.from_epsg(4326), crs, [lon], [lat])
     return Footprint(crs, round((x - side / 2) / 60) * 60.0, round((y + side / 2) / 60) * 60.0, float(side))
-
-
-def day_of_year(date: np.datetime64) -> int:
-    return int((date - date.astype("datetime64[Y]")).astype(int)) + 1
-
-
-def sun_at(lat: float, date: np.datetime64, hour: float = 10.5) -> Sun:
-    """The sun at local solar time `hour` (Sentinel-2 passes at 10:30), from its declination."""
-    declination = np.radians(-23.44) * np.cos(2 * np.pi * (day_of_year(date) + 10) / 365.25)
-    angle, phi = np.radians(15 * (hour - 12)), np.radians(lat)
-    up = np.sin(phi) * np.sin(declination) + np.cos(phi) * np.cos(declination) * np.cos(angle)
-    east = -np.cos(declination) * np.sin(angle)
-    north = np.cos(phi) * np.sin(declination) - np.sin(phi) * np.cos(declination) * np.cos(angle)
-    return Sun(float(np.arccos(np.clip(up, -1, 1))), float(np.arctan2(east, north) % (2 * np.pi)))

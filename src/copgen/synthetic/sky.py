@@ -15,7 +15,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from copgen.synthetic.fields import PIXEL, Array, averaged, fields, smooth, stream
+from copgen.scores.images import averaged
+from copgen.synthetic.fields import PIXEL, Array, fields, smooth, stream
 from copgen.synthetic.setting import Setting
 from copgen.synthetic.surface import BANDS, MICROMETRES
 

@@ -192,8 +192,5 @@ def snow_cover(rng: Generator, where: Setting, land: Ground, texture: Array) -> 
 
 def illumination(where: Setting, land: Ground) -> Array:
     """What slopes receive beside flat ground: the cosine of the sun on the slope for direct light, a share of sky light for all."""
-    east, north = land.slope
-    zenith, azimuth = where.sun.zenith, where.sun.azimuth
-    facing = (np.cos(zenith) - np.sin(zenith) * (east * np.sin(azimuth) + north * np.cos(azimuth))) / np.sqrt(1 + east**2 + north**2)
-    sky = 0.22
-    return np.clip((1 - sky) * np.maximum(facing, 0) / np.cos(zenith) + sky, 0.15, 2.2)
+    sky, facing = 0.22, where.sun.on_slope(*land.slope)
+    return np.clip((1 - sky) * np.maximum(facing, 0) / np.cos(where.sun.zenith) + sky, 0.15, 2.2)
