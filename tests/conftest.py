@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
+from rasterio.transform import from_origin
 from torch import nn
 
 from copgen.backbone import BackboneConfig, UViT
@@ -53,6 +55,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     codecs = {name: tiny_codec(TINY[name].channels, seed) for seed, name in enumerate(TINY.images)}
     save_model(folder, "tiny", "Apache-2.0", tiny_backbone(), codecs, notes={"what": "random weights, for tests"})
     return folder
+
+
+@pytest.fixture(scope="session")
+def dem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of heights over one square of 1920 m."""
+    path = tmp_path_factory.mktemp("inputs") / "hill.tif"
+    with rasterio.open(path, "w", driver="GTiff", dtype="float32", count=1, height=64, width=64, crs="EPSG:32630",
+                       transform=from_origin(500_070, 6_199_950, 30, 30)) as file:
+        file.write(np.add.outer(np.arange(64), np.arange(64)).astype(np.float32)[None] + 10)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -13,22 +13,12 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.crs import CRS
-from rasterio.transform import from_origin
 
 from copgen.job import Job, check_settings, given_scene, run, stated, wanted_rows
 from copgen.modalities import TABLE
 from copgen.scene import Footprint, Scene
 
 HERE = Footprint(CRS.from_epsg(32630), 500_070, 6_199_950)
-
-
-@pytest.fixture(scope="session")
-def dem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("inputs") / "hill.tif"
-    with rasterio.open(path, "w", driver="GTiff", dtype="float32", count=1, height=64, width=64, crs=HERE.crs,
-                       transform=from_origin(HERE.left, HERE.top, 30, 30)) as file:
-        file.write(np.add.outer(np.arange(64), np.arange(64)).astype(np.float32)[None] + 10)
-    return path
 
 
 def test_sample_k_has_the_first_seed_plus_k() -> None:

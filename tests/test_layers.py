@@ -6,13 +6,16 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "copgen"
 PACKAGES = ("copgen", "copgen.reading")          # from which modules are imported by name
 LAYERS = [
-    {"scaling", "diffusion", "config", "files", "engines"},
+    {"scaling", "diffusion", "config", "files", "engines", "sun"},
     {"modalities", "geoparquet"},
     {"scene", "codec", "backbone", "shards", "scores"},
     {"store", "published", "model", "synthetic", "reading", "majortom", "writing", "pictures", "drawing", "sheet"},
-    {"training", "job", "download"},
+    {"training", "job", "download", "loop"},
     {"bulk"},
     {"latents"},
+    {"evaluation"},
+    {"figures"},
+    {"report"},
     {"console"},
     {"commands"},
     {"cli"},

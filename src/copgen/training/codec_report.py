@@ -165,12 +165,18 @@ def read_cells(folder: Path, table: Table) -> Scenes:
     Each is the square in its middle, with the products that are there. Sentinel-2's offset is subtracted from L1C where band B10, in which
     nothing at the ground is seen, shows that it is still there. Raises ValueError for a folder without such files.
     """
-    files = {path for product in table.products for path in folder.glob(f"{product}/*.tif")}
-    if not files:
+    return Scenes(f"cells of {folder.name}", [read_cell(paths, table) for paths in cell_files(folder, table).values()], table)
+
+
+def cell_files(folder: Path, table: Table) -> dict[str, list[Path]]:
+    """The files of every cell in FOLDER/<product>/<cell>.tif, by the file's name; ValueError where there are none."""
+    found: dict[str, list[Path]] = {}
+    for product in table.products:
+        for path in folder.glob(f"{product}/*.tif"):
+            found.setdefault(path.name, []).append(path)
+    if not found:
         raise ValueError(f"--cells {folder}: no files FOLDER/<product>/<cell>.tif in there; products are {', '.join(table.products)}")
-    cells = sorted({path.name for path in files})
-    return Scenes(f"cells of {folder.name}", [read_cell([folder / product / name for product in table.products
-                                                         if folder / product / name in files], table) for name in cells], table)
+    return dict(sorted(found.items()))
 
 
 def read_cell(paths: Sequence[Path], table: Table) -> Scene:
