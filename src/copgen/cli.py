@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from copgen.commands import archive, data, generate, latents, models, train
+from copgen.commands import archive, data, evaluate, figures, generate, latents, models, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   context_settings={"help_option_names": ["-h", "--help"]},
@@ -19,10 +19,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "modalities": models.modalities, "models": models.models, "generate": generate.generate, "convert": models.convert,
     "download": archive.download, "verify": archive.verify, "split": archive.split, "synthesize": data.synthesize, "encode": data.encode,
     "train-vae": train.train_vae, "codec-report": train.codec_report, "train": train.train,
+    "figures": figures.figures, "loop": figures.loop,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(latents.app, name="latents")
+app.add_typer(evaluate.app, name="evaluate")
 
 
 def main() -> None:

@@ -1,0 +1,41 @@
+"""Makes docs/architecture.png, .svg and -nano.png, and writes the numbers of docs/architecture.md anew.
+
+    python docs/architecture.py
+"""
+
+import io
+import re
+from pathlib import Path
+
+import matplotlib
+
+import copgen
+from copgen.figures.architecture import Plan, architecture, numbers, paper_plan, plan_of
+from copgen.figures.style import paper
+
+HERE = Path(__file__).parent
+NANO = Path(copgen.__file__).parent / "assets" / "nano"
+
+
+def main() -> None:
+    page = HERE / "architecture.md"
+    text = page.read_text(encoding="utf-8")
+    for mark, plan, name in (("paper", paper_plan(), "architecture"), ("nano", plan_of(NANO), "architecture-nano")):
+        text = re.sub(rf"(<!-- numbers: {mark} -->\n\n).*?(\n\n<!-- end -->)", lambda found, plan=plan: found[1] + numbers(plan) + found[2], text,
+                      flags=re.DOTALL)
+        draw(plan, name)
+    page.write_text(text, encoding="utf-8")
+
+
+def draw(plan: Plan, name: str) -> None:
+    with paper(), matplotlib.rc_context({"svg.hashsalt": name}):
+        figure = architecture(plan)
+        figure.savefig(HERE / f"{name}.png", dpi=200, facecolor="white", metadata={"Software": None})
+        if name == "architecture":
+            memory = io.BytesIO()
+            figure.savefig(memory, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
+            (HERE / f"{name}.svg").write_bytes(memory.getvalue())
+
+
+if __name__ == "__main__":
+    main()
