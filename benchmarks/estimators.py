@@ -24,6 +24,7 @@ from scipy.special import comb, ndtr
 from copgen import scores
 from copgen.modalities import TABLE
 from copgen.scores import images, physics, sets
+from copgen.scores.calibration import worth
 from copgen.sun import Sun
 
 Array = NDArray[np.float64]
@@ -157,6 +158,9 @@ def calibration() -> Iterator[Row]:
         yield Row("slope / sqrt(n)", name, mean(scores.slope(law)), mean(scores.slope(counts)) / math.sqrt(CASES), 0.02)
         faults = scores.rank_test(counts, independent=400).faults(0.01) or ("",)
         yield Row("rank test, its first fault", f"{name}; 400 cases, 1 %", fault, faults[0])
+    samples, truths = forecaster(26, 16, 1, 0, 4000)[0], forecaster(27, 17, 1, 0, 4000)[0]
+    tiles = np.stack([scores.rank_counts((one < true[:, None]).sum(1), 16) / 17 for one, true in zip(samples.T, truths.T, strict=True)])
+    yield Row("rank test, a tile's worth", "17 truths and 16 samples: t (m + 2) / (t + m + 1)", 9, worth(tiles) / 4000, 0.3)
     flat = np.random.default_rng(12).multinomial(400, np.full(17, 1 / 17), 4000)
     yield Row("chi-square of ranks", "4000 perfect histograms: the mean", 16, mean(scores.chi_square(flat)), 0.4)
     for part in ("p", "slope_p", "convexity_p"):

@@ -4,7 +4,6 @@
 """
 
 import io
-import re
 from pathlib import Path
 
 import matplotlib
@@ -21,8 +20,9 @@ def main() -> None:
     page = HERE / "architecture.md"
     text = page.read_text(encoding="utf-8")
     for mark, plan, name in (("paper", paper_plan(), "architecture"), ("nano", plan_of(NANO), "architecture-nano")):
-        text = re.sub(rf"(<!-- numbers: {mark} -->\n\n).*?(\n\n<!-- end -->)", lambda found, plan=plan: found[1] + numbers(plan) + found[2], text,
-                      flags=re.DOTALL)
+        before, after = f"<!-- numbers: {mark} -->\n\n", "\n\n<!-- end -->"
+        start = text.index(before) + len(before)
+        text = text[:start] + numbers(plan) + text[text.index(after, start - len(after)):]
         draw(plan, name)
     page.write_text(text, encoding="utf-8")
 

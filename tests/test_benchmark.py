@@ -21,6 +21,7 @@ from rasterio.warp import transform_bounds
 from copgen.evaluation.benchmark import BANDS, chosen_seeds
 from copgen.evaluation.cases import Cases, open_cases
 from copgen.evaluation.generators import open_generator
+from copgen.evaluation.missing import unknown
 from copgen.modalities import TABLE
 from copgen.scene import Footprint, Scene
 
@@ -196,6 +197,32 @@ def test_samples_are_the_cut_already(root: Path) -> None:
     assert generator.samples(case, ("date",), ["s2l2a_10m"], [0]) == []
     assert generator.samples(replace(case, name="1U_1R"), (), ["s2l2a_10m"], [0]) == []
     assert generator.record()["name"] == "copgen"
+
+
+def test_samples_are_not_put_on_another_square_of_the_same_name(root: Path) -> None:
+    write(root, "real", [row(CELL, k, bands_of()) for k in range(2)])
+    write(root, "copgen", [row(CELL, 1, bands_of())])
+    case, generator = open_cases(f"benchmark:{root}").observation(CELL), open_generator(f"benchmark:{root}")
+    assert case.footprint is not None
+    away = replace(case, footprint=replace(case.footprint, left=case.footprint.left + 60))
+    assert len(generator.samples(case, (), ["s2l2a_10m"], [0])) == 1
+    assert "lies at" in refused(lambda: generator.samples(away, (), ["s2l2a_10m"], [0]))
+    before, grid = generator.record(), root / "metadata" / "benchmark_grid.json"
+    grid.write_text(grid.read_text().replace("32756", "32755"))
+    assert generator.record() != before
+
+
+def test_zeros_of_the_truth_are_unknown_and_not_scored(root: Path) -> None:
+    """An image of which 10 columns of the square were not seen: a sample that is right elsewhere has no error."""
+    images = [bands_of() for _ in range(2)]
+    write(root, "real", [row(CELL, k, one) for k, one in enumerate(images)])
+    case = open_cases(f"benchmark:{root}").observation(CELL)
+    assert unknown(case, "s2l2a_10m") is None
+    whole = image("B02", left=CORNER[0] + 4380 + 50)
+    write(root, "real", [row(CELL, k, {**one, "B02": whole}) for k, one in enumerate(images)])
+    case = open_cases(f"benchmark:{root}").observation(CELL)
+    hole = unknown(case, "s2l2a_10m")
+    assert hole is not None and hole[2, :, :5].all() and not hole[2, :, 5:].any() and not hole[[0, 1, 3]].any()
 
 
 def test_of_33_seeds_the_published_16_are_taken(root: Path) -> None:

@@ -144,6 +144,7 @@ def test_real_samples_can_be_cases(samples: Path) -> None:
 
 @pytest.mark.parametrize(("text", "said"), [
     ("worlds", "expected one of worlds:COUNT"), ("planets:3", "expected one of worlds:COUNT"), ("worlds:", "expected one of"),
+    ("worlds:100000000000", "at most 1,000,000 worlds"),
     ("worlds:0", "a whole number is needed, 1 or larger"), ("worlds:many", "count 'many'"), ("worlds:3@-1", "first seed '-1'"),
     ("worlds:3,seed=4", "no option is called 'seed'; it takes resampling"), ("worlds:3,resampling=some", "choose none, exact, bank or all"),
     ("worlds:3,resampling=all,resampling=bank", "resampling is given twice"), ("archive:nowhere", "there is no such folder"),

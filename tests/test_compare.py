@@ -136,3 +136,19 @@ def test_one_block_shows_nothing():
             one.add(cell, "published absolute error", 1 + k, 10, seed=0, modality="DEM", band="DEM")
     table = compare(*(one.results("ab"[k], places={cell: [1.0, 1.0] for cell in CELLS}) for k, one in enumerate(made)))
     assert table.rows[0][-1] == NOTHING_SHOWN and table.rows[0][7].low is None
+
+
+def test_more_samples_alone_are_no_better():
+    """A range covers the more, the more samples there are; a fair score does not know how many there were."""
+    def of(name, samples, covered):
+        rng, made = np.random.default_rng(len(name)), Made()
+        for cell in CELLS:
+            made.add(cell, "samples", 1, samples)
+            made.add(cell, "range coverage", covered + 0.01 * rng.normal(), 1, band="DEM")
+            made.add(cell, "crps", rng.normal(5), 10, band="DEM")
+        return made.results(name, places=PLACES)
+
+    table = compare(of("many", 16, 0.9), of("few", 8, 0.8))
+    assert verdicts(table) == {"CRPS of pixels": NOTHING_SHOWN}
+    assert any("samples of a tile: many 16, few 8" in note for note in table.notes)
+    assert verdicts(compare(of("many", 16, 0.9), of("few", 16, 0.8)))["range coverage"] == "A better"

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from test_evaluation_folders import made_scene
 from typer.testing import CliRunner
 
 from copgen.cli import app
+from copgen.evaluation.generators import open_generator
+from copgen.evaluation.kept import Ensemble, write_ensemble
+from copgen.evaluation.recipe import Condition
 from copgen.evaluation.rows import read_rows
+from copgen.evaluation.worker import with_others
 
 RECIPE = """
 samples = 5
@@ -63,6 +70,29 @@ def test_samples_that_were_kept_give_the_same_rows_when_they_are_scored_again(ru
     assert len(drawn) and drawn.equals(again)
 
 
+def test_kept_samples_have_all_rows_that_were_drawn_and_swaps_their_own_value(tmp_path: Path) -> None:
+    """Of two conditions with the same given rows and seeds the one that drew the row; of a swap only for the date that it had."""
+    case = made_scene("a")
+    given, both = ("date", "dem"), ("place", "s2l2a_60m")
+    drawn = [case.with_layers({row: made_scene("a", seed)[row] for row in both}, seed=seed) for seed in range(2)]
+    days = {day: with_others(case, "date", {"date": np.array([day], "datetime64[D]")}) for day in ("2020-02-01", "2020-06-01")}
+    swapped = [days["2020-02-01"].with_layers(one.layers, **{**days["2020-02-01"].notes, **one.notes}) for one in drawn]
+    conditions = (Condition("places", given, ("place",), 2), Condition("given", given, both, 2), Condition("swap date", given, both, 2, "date"))
+    for k, one in enumerate(conditions):
+        samples = [sample.only(one.scored) for sample in drawn]
+        write_ensemble(tmp_path / f"samples/00{k}/a.safetensors", Ensemble(one, case, [], samples, "x", swapped if one.swap else []))
+    (tmp_path / "plan.json").write_text('{"generator": {"name": "x"}, "recipe": {}}')
+    kept = open_generator(f"kept:{tmp_path}")
+    assert [set(one.layers) for one in kept.samples(case, given, both, range(2))] == [set(both)] * 2
+    assert len(kept.samples(days["2020-02-01"], given, both, range(2))) == 2
+    assert kept.samples(days["2020-06-01"], given, both, range(2)) == []
+    both_changed = days["2020-02-01"].with_layers({**days["2020-02-01"].layers, "dem": case["dem"] + 1})
+    assert kept.samples(both_changed, given, both, range(2)) == []
+    before = kept.record()
+    write_ensemble(tmp_path / "samples/001/b.safetensors", Ensemble(conditions[1], replace(case, name="b"), [], drawn, "x"))
+    assert open_generator(f"kept:{tmp_path}").record() != before
+
+
 def test_what_was_not_kept_cannot_be_scored_again(runs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
     assert "keeps no samples" in refused("evaluate", "run", "--generator", f"kept:{tmp_path}", "--cases", "worlds:1", "--recipe",
@@ -91,6 +121,7 @@ def test_figures_and_the_page_are_made_from_what_is_there(runs: dict[str, Path],
     assert (tmp_path / "moments-perfect-world-10000000.png").is_file()
     page = ran("evaluate", "report", runs["perfect"], runs["collapsed"], "--out", tmp_path / "report")
     assert "index.html" in page and "collapsed" in (tmp_path / "report" / "index.html").read_text()
+    assert "none of the figures could be made" in refused("figures", "all", "--out", tmp_path)
     assert "no figure is called" in refused("figures", "nothing", runs["perfect"], "--out", tmp_path)
     assert "keeps no samples of protocol narrowing" in refused("figures", "narrowing", runs["perfect"], "--out", tmp_path)
 

@@ -24,6 +24,7 @@ from copgen.evaluation.generators import Generator, open_generator
 from copgen.evaluation.kept import Ensemble
 from copgen.evaluation.recipe import Condition
 from copgen.evaluation.statistics import statistics
+from copgen.evaluation.worker import with_others
 from copgen.job import Job
 from copgen.modalities import LULC_LEGEND, TABLE
 from copgen.reading import CopgenWarning
@@ -262,6 +263,7 @@ def big_header() -> bytes:
     ("s1rtc", plain_tiff(np.ones((2, 96, 96), np.float32)), "96 x 96 pixels; s1rtc needs 192 x 192"),
     ("s1rtc", plain_tiff(np.ones((2, 192, 192), np.complex64)), "holds complex numbers"),
     ("lulc", plain_tiff(np.full((1, 192, 192), 3, np.uint8)), "are not in the legend"),
+    ("lulc", plain_tiff(np.full((1, 384, 384), 255, np.uint8)), "holds codes that the legend of lulc has not"),
     ("dem", big_header(), "cut it to the square first"),
     ("dem", geotiff(np.ones((64, 64), np.float32), Footprint(CRS.from_epsg(32630), 0.0, 0.0)), "write it with the case's square"),
 ])
@@ -390,6 +392,48 @@ def test_runs_named_by_rows_are_of_these_rows(tmp_path: Path) -> None:
     assert published(tmp_path).samples(case, ("dem",), ("s1rtc", "s2l2a_10m"), [0]) == []
     found = published(tmp_path).samples(case, ("dem", "s2l2a_60m"), ("s1rtc", "s2l2a_10m"), [0])
     assert_near(found[0], products(case, "s1rtc", "s2l2a_10m"))
+
+
+def test_a_runs_name_is_read_in_products_or_in_rows_but_not_in_both(tmp_path: Path) -> None:
+    """`S2L1C_cloud_mask` is the released key of the mask, and the names of two products."""
+    case = made_scene()
+    write_run(tmp_path, "input_S2L1C_cloud_mask_output_S2L2A_B01_B09_seed_4", products(case, "s2l2a_60m"))
+    assert len(published(tmp_path).samples(case, ("cloud_mask",), ("s2l2a_60m",), [0])) == 1
+    write_run(tmp_path, "input_S2L1C_cloud_mask_output_DEM_seed_4", products(case, "DEM"))
+    assert len(published(tmp_path).samples(case, ("cloud_mask", *TABLE.select("S2L1C")), ("dem",), [0])) == 1
+
+
+def test_one_sample_of_a_run_is_not_counted_as_often_as_another_run_has_samples(tmp_path: Path) -> None:
+    write_run(tmp_path, "input_DEM_output_S1RTC_seed_4", products(made_scene(), "S1RTC"))
+    for number in range(3):
+        write_run(tmp_path, "input_DEM_output_LULC_seed_4", products(made_scene(seed=number), "LULC"), f"_sample_{number}")
+    found = published(tmp_path).samples(made_scene(), ("dem",), ("lulc", "s1rtc"), range(4))
+    assert [set(one.layers) for one in found] == [{"lulc", "s1rtc"}, {"lulc"}, {"lulc"}]
+
+
+@pytest.mark.parametrize("product", ["DEM", "date"])
+def test_samples_on_disk_were_not_drawn_from_another_cases_layer(tmp_path: Path, product: str) -> None:
+    case, given, want = made_scene(), ("date", "dem"), ("s1rtc",)
+    products(case, "S1RTC").save(tmp_path / "ours" / "DEM+date" / CELL / "sample-000")
+    write_run(tmp_path / "runs", "input_DEM_timestamps_output_S1RTC_seed_4", products(case, "S1RTC"))
+    other = with_others(case, product, {row: made_scene(seed=1)[row] for row in TABLE.select(product)})
+    for generator in (open_generator(f"folder:{tmp_path / 'ours'}"), published(tmp_path / "runs")):
+        assert len(generator.samples(case, given, want, [0])) == 1 and generator.samples(other, given, want, [0]) == []
+
+
+def test_a_swapped_date_is_found_where_the_record_says_it(archive: Path, out: Path) -> None:
+    """And of another product nothing is said: samples of the case's own DEM are none of another's."""
+    case, generator = open_cases(f"archive:{archive}").observation(CELL), open_generator(f"folder:{out}")
+    drawn = generator.drawn[0]                   # type: ignore[attr-defined]
+    assert drawn.fits(case, drawn.given)
+    assert not drawn.fits(with_others(case, "DEM", {"dem": case["dem"] + 1}), drawn.given)
+
+
+def test_the_unit_of_a_folders_radar_is_in_its_record(tmp_path: Path) -> None:
+    products(made_scene(), "S1RTC").save(tmp_path / "nothing" / CELL / "sample-000")
+    assert open_generator(f"folder:{tmp_path}").record() != open_generator(f"folder:{tmp_path},s1_unit=dB").record()
+    one = tmp_path / "nothing"
+    assert open_generator(f"folder:{one},given=nothing").record() != open_generator(f"folder:{one},given=DEM").record()
 
 
 def test_a_row_without_all_its_bands_counts_as_not_drawn_and_is_told(tmp_path: Path) -> None:

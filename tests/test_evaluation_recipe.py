@@ -120,6 +120,7 @@ BASE = '[[protocols]]\nname = "x"\n'
     (BASE + 'given = [["DEM"]]\nsamples = 0', "samples is 0, at least 1"),
     (BASE + 'given = [["DEM"]]\ncells = 0', "cells is 0, at least 1"),
     ("samples = 0\n" + BASE + 'given = [["DEM"]]', "samples 0, first_seed 0, truths 16"),
+    ("first_seed = 2147483640\nsamples = 9\n" + BASE + 'given = [["DEM"]]', "rows hold seeds up to 2147483647"),
     (BASE + 'given = [["DEN"]]', "no modality or product is called 'DEN'; there are the products"),
     (BASE + 'given = [["DEM"]]\nscored = ["S2L2B"]', "no modality or product is called 'S2L2B'"),
     (BASE + 'given = [["DEM", "LULC"]]\nscored = ["LULC", "S1RTC"]', r"x \(given DEM, LULC\): lulc is scored and given"),

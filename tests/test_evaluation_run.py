@@ -243,6 +243,14 @@ def test_what_is_wrong_everywhere_is_refused_before_anything_is_drawn(tmp_path: 
 
 # --- reading ------------------------------------------------------------------------------------------------------------------------
 
+@pytest.mark.parametrize("settings", [{"workers": 0}, {"keep": -1}, {"device": "cuda"}])
+def test_settings_that_are_refused_leave_no_folder(tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError):
+        evaluate(toy(tmp_path / "out", **settings))
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unfinished_evaluation_is_read_and_says_how_much_is_there(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "half"
     evaluate(toy(out, keep=1))

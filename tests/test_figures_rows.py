@@ -151,6 +151,15 @@ def test_spread_and_skill_are_roots_a_tile_each():
     assert [list(part) for part in found.binned(1)] == [[pytest.approx(np.sqrt(29 / 3))], [pytest.approx(np.sqrt(77 / 3))]]
 
 
+def test_a_generator_without_error_has_no_ratio():
+    made = Made()
+    for cell in CELLS[:3]:
+        made.add(cell, "spread", 0.0, 10, **WHERE)
+        made.add(cell, "skill", 0.0, 10, **WHERE)
+    axes = calibration.spread_against_skill([made.results()], GROUP).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["no error"]
+
+
 def test_the_curve_is_the_unbiased_best_of_n():
     errors = np.random.default_rng(0).uniform(100, 200, (12, 6))
     made = Made()
@@ -171,6 +180,10 @@ def test_influence_is_the_root_of_moved_over_spread():
         made.add(cell, "moved", moved, 100, **swap)
         made.add(cell, "spread", 16.0, 100, **swap)
         made.add(cell, "true moved", 8.0, 100, **swap)
+    found = distribution.influence_of(made.results(), Asked("swap date", "DEM+date"), "S1RTC")
+    assert found is not None and found.value == pytest.approx(0.5) and found.truth == pytest.approx(np.sqrt(0.5))
+    for statistic, value in (("moved", 4.0), ("spread", 16.0)):      # a tile of which no other truth is known
+        made.add(CELLS[4], statistic, value, 100, **swap)
     found = distribution.influence_of(made.results(), Asked("swap date", "DEM+date"), "S1RTC")
     assert found is not None and found.value == pytest.approx(0.5) and found.truth == pytest.approx(np.sqrt(0.5))
     bars = distribution.influence([made.results()]).axes[0].patches

@@ -88,11 +88,18 @@ def test_a_constant_layer_fills_the_square_beside_what_files_give(dem: Path) -> 
 
 @pytest.mark.parametrize(("constant", "says"), [
     ("LULC=tree", r"lulc takes one of no data \(0\), water \(1\), trees \(2\)"), ("LULC=3", "takes one of"), ("DEM=high", "a number in m"),
-    ("DEM=nan", "a number in m"), ("DEM", "takes PRODUCT=VALUE"), ("place=1", "takes PRODUCT=VALUE"), ("XYZ=1", "XYZ"),
+    ("DEM=nan", "a number in m"), ("DEM=1e40", "a number in m"), ("=3", "takes PRODUCT=VALUE"),
+    ("mean_timestamps=1", "takes PRODUCT=VALUE"), ("DEM", "takes PRODUCT=VALUE"), ("place=1", "takes PRODUCT=VALUE"), ("XYZ=1", "XYZ"),
 ])
 def test_a_constant_that_means_nothing_is_refused(constant: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         given_scene(Job(out=Path("out"), constants=(constant,)), TABLE)
+
+
+@pytest.mark.parametrize("constants", [("LULC=trees", "LULC=water"), ("S2L2A=900", "s2l2a_10m=800")])
+def test_two_constants_of_one_layer_are_refused(constants: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="a layer is named twice; leave one of the two out"):
+        given_scene(Job(Path("out"), constants=constants), TABLE)
 
 
 def test_a_constant_is_not_given_twice(dem: Path) -> None:

@@ -274,6 +274,18 @@ def test_lines_are_told_apart_by_what_was_not_given():
     assert removable(results, "DEM") == ["LULC", "date"]
 
 
+def test_of_protocols_that_ask_the_same_that_of_most_samples_counts():
+    made = Made()
+    given = given_all_but("S2L2A", "S2L1C")
+    scored(made, given_all_but("DEM"))
+    scored(made, given, cells=("a",), modality="S2L2A", protocol="narrowing")
+    scored(made, given, cells=("a", "b"), modality="S2L2A", protocol="without S2L1C")
+    scored(made, given, cells=("a", "b", "c"), modality="S2L2A", protocol="leave-one-out")
+    results = made.results()
+    assert [one.protocol for one in asked_without(results, "S2L2A", ("S2L1C",))] == ["without S2L1C"]
+    assert [one.protocol for one in asked_without(results, "S2L2A", ("S2L1C",), pairs=True)] == ["leave-one-out"]
+
+
 def test_a_generator_that_knows_no_dates_has_the_full_context_too():
     made = Made()
     scored(made, "place+LULC+S1RTC+S2L1C+S2L2A")

@@ -18,12 +18,12 @@ from copgen.evaluation.arrays import Asked, Results
 from copgen.evaluation.formats import Column, Number, Table
 from copgen.evaluation.recipe import Condition
 from copgen.evaluation.rows import PLAN, ROWS, Part, write_part, write_rows
-from copgen.report import report
+from copgen.report import all_tables, report
 from copgen.report.definitions import DEFINITIONS, definition
 from copgen.report.groups import conditions_of
 from copgen.report.html import VOID, Markup, cell, escaped, page, picture, table, tag
-from copgen.report.verdict import from_distances, others, verdict
-from copgen.scores import crps
+from copgen.report.verdict import Judged, from_distances, others, verdict
+from copgen.scores import crps, reliability_counts
 from copgen.scores.calibration import ranks
 
 HOSTILE = '<script>alert("1")</script>&nano'
@@ -203,6 +203,61 @@ def test_classes_are_judged_by_brier_scores_and_misplaced_probability():
     assert found["Calibration"].value == pytest.approx(0) and found["Calibration"].parts == {"LULC": pytest.approx(0)}
 
 
+def misplaced(odds: list[float], said: list[float], members: int) -> Judged:
+    """The calibration of a generator of classes that says them by `said`, where the truth is drawn by `odds`."""
+    rng, made, codes = np.random.default_rng(1), Made(), list(range(len(odds)))
+    for name in CELLS:
+        truth, samples = rng.choice(codes, 400, p=odds), rng.choice(codes, (members, 400), p=said)
+        cases, hits = reliability_counts(samples, truth, codes)
+        for code, k in np.argwhere(cases):
+            made.add(name, f"reliability:{code}:{k}:{members}", hits[code, k] / cases[code, k], cases[code, k], modality="LULC",
+                     protocol="given", given="DEM")
+        made.add(name, "hits:0:0", 1.0, 400, seed=0, modality="LULC", protocol="given", given="DEM")
+    return verdict([made.results(places=places_of(CELLS))], (Asked("given", "DEM"),))["nano"]["Calibration"]
+
+
+@pytest.mark.parametrize("members", [4, 16])
+def test_classes_that_are_drawn_as_the_truth_is_are_calibrated_however_few_the_samples(members):
+    found = misplaced([0.5, 0.3, 0.2], [0.5, 0.3, 0.2], members)
+    assert found.value < 0.03 and found.sign == "good"
+
+
+def test_two_classes_that_are_wrong_in_opposite_ways_are_both_wrong():
+    found = misplaced([0.9, 0.1], [0.5, 0.5], 8)
+    assert found.value == pytest.approx(0.4, abs=0.02) and found.sign == "poor"
+
+
+def test_of_one_sample_no_calibration_is_known():
+    assert misplaced([0.9, 0.1], [0.5, 0.5], 1).sign == "unknown"
+    made = Made()
+    for name in CELLS:
+        for k in range(2):
+            made.add(name, f"rank:{k}:1", 0.5, 10, protocol="given", given="LULC")
+    assert verdict([made.results(places=places_of(CELLS))], (Asked("given", "LULC"),))["nano"]["Calibration"].sign == "unknown"
+
+
+@pytest.mark.parametrize(("spreads", "sign"), [((0.9, 1.1), "good"), ((0.0, 2.0), "fair"), ((0.4, 0.4), "poor")])
+def test_a_layer_too_wild_does_not_make_up_for_one_too_alike(spreads, sign):
+    made = Made()
+    for name in CELLS:
+        for modality, spread in zip(("S1RTC", "S2L2A"), spreads, strict=True):
+            made.add(name, "intra distance", spread, modality=modality, protocol="given", given="LULC")
+            made.add(name, "truth intra distance", 1.0, modality=modality, protocol="given", given="LULC")
+    found = verdict([made.results(places=places_of(CELLS))], (Asked("given", "LULC"),))["nano"]["Diversity"]
+    assert found.value == pytest.approx(np.mean(spreads)) and found.sign == sign
+
+
+def test_generators_that_were_asked_for_other_things_have_tables_without_a_comparison():
+    runs = []
+    for name, given in (("a", "LULC"), ("b", "S1RTC")):
+        made = Made()
+        for tile in CELLS:
+            made.add(tile, "published absolute error", 1.0, 10, seed=0, band="DEM", protocol="given", given=given)
+        runs.append(made.results(name, places=places_of(CELLS)))
+    names = [one.name for one in all_tables(runs)]
+    assert "best-of-n" in names and not any(name.startswith("compare") for name in names)
+
+
 def test_a_shift_of_physics_is_in_deviations_of_the_truth():
     made = Made()
     for k, name in enumerate(CELLS):
@@ -237,7 +292,8 @@ STATISTICS = (
     "published ssim", "ssim", "psnr", "mean", "slope", "truth mean", "truth slope", "hits:1:2", "kilometres", "days", "months",
     "same month", "same year", "days of year", "crps", "variance", "spread", "skill", "error of mean", "rank:3:16", "tile crps",
     "tile spread", "tile skill", "tile rank:0:16", "energy score", "variogram score", "reliability:1:3:16", "brier", "fair brier",
-    "entropy", "spread km", "spread days", "nn accuracy", "precision", "recall", "intra distance", "truth intra distance", "mmd",
+    "entropy", "spread km", "spread days", "nn accuracy", "truth nn accuracy",
+    "precision", "recall", "intra distance", "truth intra distance", "mmd",
     "wasserstein", "range coverage", "pixel wasserstein", "resnet50 precision", "lpips intra distance",
     "consistency NDVI of trees, ratio", "truth consistency NDVI of trees, ratio", "moved", "true moved", "nearest training",
     "nearest held-out", "nearer training", "samples")

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from copgen import scores
-from copgen.scores.calibration import contrasts
+from copgen.scores.calibration import contrasts, worth
 
 
 def test_the_rank_of_one_more_draw_is_uniform_also_where_values_tie():
@@ -87,6 +87,33 @@ def test_pixels_of_few_tiles_are_no_more_than_the_tiles():
     assert scores.rank_test(tiles * 10_000).p < 1e-9
     told, as_tiles = scores.rank_test(tiles * 10_000, independent=10), scores.rank_test(tiles)
     assert told == as_tiles and told.p > 0.05
+
+
+def shares_of_tiles(seed, truths, wide=1.0, tiles=60, members=16):
+    """Ranks of several truths of each tile among the same samples, as shares."""
+    rng = np.random.default_rng(seed)
+    samples, true = wide * rng.standard_normal((members, tiles)), rng.standard_normal((truths, tiles))
+    return np.stack([scores.rank_counts((samples[:, k] < true[:, k, None]).sum(1), members) / truths for k in range(tiles)])
+
+
+def test_tiles_are_worth_as_many_cases_as_their_truths_are_with_the_same_samples():
+    """The variance of a share of t truths is that of one truth by (t + m + 1) / t (m + 2): a Dirichlet law of the samples' steps."""
+    assert worth(shares_of_tiles(0, 1)) == pytest.approx(60)
+    for truths in (4, 17):
+        found = np.mean([worth(shares_of_tiles(seed, truths)) for seed in range(40)])
+        assert found / 60 == pytest.approx(truths * 18 / (truths + 17), rel=0.05)
+    assert worth([[1, 0, 0]] * 9) == 9 and worth([[0.5, 0.25, 0.25]]) == 1                      # nothing is known of how tiles differ
+
+
+def test_ranks_of_many_truths_are_tested_as_what_they_are_worth():
+    """Each tile counted as one case, a perfect ensemble has a chi-square a ninth of what it should be, and a narrow one is not told."""
+    def tests(wide, cases):
+        return [scores.rank_test(one.sum(0), cases(one)) for one in (shares_of_tiles(seed, 17, wide) for seed in range(60))]
+
+    assert np.mean([one.chi_square / one.degrees for one in tests(1, worth)]) == pytest.approx(1, abs=0.12)
+    assert np.mean([one.chi_square / one.degrees for one in tests(1, len)]) < 0.15
+    assert np.mean([one.p < 0.05 for one in tests(1, worth)]) < 0.15
+    assert np.mean([one.p < 0.05 for one in tests(0.75, worth)]) > 0.95 > 0.05 > np.mean([one.p < 0.05 for one in tests(0.75, len)])
 
 
 def test_histograms_of_many_are_each_ones():

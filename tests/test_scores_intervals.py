@@ -153,12 +153,14 @@ def test_the_range_of_a_difference_leaves_out_0_where_p_is_below_what_it_leaves(
         assert (found.low > 0 or found.high < 0) == (found.p < 0.1)
 
 
-def test_equal_figures_do_not_differ_and_a_constant_difference_is_certain():
+def test_equal_figures_do_not_differ_and_a_constant_difference_is_as_sure_as_its_signs():
     values, weight = np.random.default_rng(7).uniform(size=20), np.ones(20)
     same = scores.paired(ratio, [values, weight], [values, weight], blocks=np.arange(20))
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
     off = scores.paired(ratio, [values + 1, weight], [values, weight], blocks=np.arange(20))
-    assert off.value == pytest.approx(1) and off.p < 1e-9
+    assert off.value == pytest.approx(1) and off.p == pytest.approx(2**-19)
+    three = scores.paired(ratio, [np.ones(3), np.ones(3)], [np.zeros(3), np.ones(3)], blocks=np.arange(3))
+    assert (three.value, three.p) == (1, 0.25)                                               # a year that is right in three cells of three
 
 
 def test_holm_steps_up_and_leaves_out_what_was_not_tested():

@@ -3,6 +3,7 @@
 import random
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from copgen import scores
 from copgen.evaluation.features import Feature
 from copgen.evaluation.kept import Ensemble
+from copgen.evaluation.memory import looked_at
 from copgen.evaluation.recipe import Condition
 from copgen.evaluation.statistics import Memory, statistics
 from copgen.modalities import TABLE, Table
@@ -215,3 +217,16 @@ def test_a_copy_of_a_training_place_is_told():
     found = {(row.seed, row.statistic): row.value for row in rows if "nearest" in row.statistic or "nearer" in row.statistic}
     assert found[0, "nearest training"] == found[1, "nearest held-out"] == 0 < found[1, "nearest training"]
     assert (found[0, "nearer training"], found[1, "nearer training"]) == (1, 0)
+
+
+@pytest.mark.parametrize(("training", "held_out", "says"), [
+    ("a b", "c b", "held out c b: b .* among those trained on"), ("a b", "c x", "held out c x: x .* among the cases"),
+    ("a x", "c d", "training a x: x .* among the cases")])
+def test_a_case_is_near_to_itself_and_neither_a_training_place_nor_held_out(training, held_out, says):
+    """A sample that is given a case's other layers lies near the case: not because it was learnt by heart."""
+    def opened(text):
+        return SimpleNamespace(names=text.split)
+
+    with pytest.raises(ValueError, match=says):
+        looked_at(training, held_out, ["x", "y"], opened)
+    assert looked_at("a b", "c d", ["x", "y"], opened) is not None

@@ -194,7 +194,7 @@ def test_calibration_of_rows_is_that_of_the_arrays():
     assert measured(table, "50% range holds, pixels")[0].value == pytest.approx(scores.coverage(counts, 0.5)[0])
     tiles = np.stack([one.value.sum((1, 2)) for one in results.family(group, "DEM", "tile rank").values()], -1).sum(0)
     test = scores.rank_test(tiles)
-    chi = measured(table, "ranks of tiles: chi-square / degrees of freedom, each tile one case")[0]
+    chi = measured(table, "ranks of tiles: chi-square / degrees of freedom")[0]
     assert chi.value == pytest.approx(test.chi_square / 9)
     assert measured(table, "ranks of tiles: p of flat ones")[0].value == pytest.approx(test.p)
 

@@ -158,13 +158,15 @@ def check_weights(model: CopGen, rows: Iterable[str]) -> None:
 
 def given_scene(job: Job, table: Table) -> Scene:
     """The given layers on one square; place and date among them where they are known, unless they are wanted or `none`."""
-    scene, constants = read_given(job, table), dict(constant(text, table) for text in job.constants)
-    layers = {row: layer for some in constants.values() for row, layer in some.items()}
+    scene, constants = read_given(job, table), [constant(text, table) for text in job.constants]
+    layers = {row: layer for _, some in constants for row, layer in some.items()}
+    if len(layers) < sum(len(some) for _, some in constants):
+        raise ValueError(f"--constant {', '.join(job.constants)}: a layer is named twice; leave one of the two out")
     if both := [row for row in layers if row in scene]:
         raise ValueError(f"--constant: {', '.join(both)} is given by a file, too; leave one of the two out")
     if not layers:
         return scene
-    named = replace(scene, name="-".join([*(() if scene.name == "unconditional" else (scene.name,)), *constants]))
+    named = replace(scene, name="-".join([*(() if scene.name == "unconditional" else (scene.name,)), *(name for name, _ in constants)]))
     return named.with_layers({row: {**scene.layers, **layers}[row] for row in table.names if row in scene or row in layers},
                              constants=list(job.constants))
 
@@ -172,9 +174,9 @@ def given_scene(job: Job, table: Table) -> Scene:
 def constant(text: str, table: Table) -> tuple[str, dict[str, np.ndarray]]:
     """`LULC=trees` or `DEM=250` -> a name for a folder, and layers that are the same everywhere; ValueError that says what is wrong."""
     product, sign, value = text.partition("=")
-    if not sign or product in ("place", "date"):
+    rows = [table[row] for row in table.select(product)] if sign else []
+    if not rows or not all(row.is_image for row in rows):
         raise ValueError(f"--constant {text}: takes PRODUCT=VALUE for a layer with pixels, such as LULC=trees or DEM=250")
-    rows = [table[row] for row in table.select(product)]
     layers = {row.name: np.full(table.layer_shape(row.name), constant_value(text, value, row)) for row in rows}
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{product}-{value}").strip("-"), layers
 
@@ -185,7 +187,7 @@ def constant_value(text: str, value: str, row: Modality) -> float:
         return row.legend.codes[row.legend.names.index(value)]
     try:
         number = float(value)
-        if (number in row.legend.codes) if row.legend else np.isfinite(number):
+        if (number in row.legend.codes) if row.legend else abs(number) <= np.finfo(np.float32).max:
             return number
     except ValueError:
         pass

@@ -34,7 +34,8 @@ def day_of_year(date: np.datetime64) -> int:
 def sun_at(lat: float, date: np.datetime64, hour: float = 10.5) -> Sun:
     """The sun at local solar time `hour` (Sentinel-2 passes at 10:30), from its declination.
 
-    Within about a degree for that hour. A pass is later the farther north it is seen, by 40 minutes at 50 degrees.
+    Within about a degree for that hour. Passes are timed by the mean sun, from which the true one is up to 16 minutes away; and they are
+    later the farther north they are seen, by 40 minutes at 50 degrees.
     """
     declination = np.radians(-23.44) * np.cos(2 * np.pi * (day_of_year(date) + 10) / 365.25)
     angle, phi = np.radians(15 * (hour - 12)), np.radians(lat)

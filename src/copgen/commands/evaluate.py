@@ -39,8 +39,8 @@ def run(
     keep: Annotated[int, typer.Option(help="Keep the samples of so many first cases of each condition, for figures.")] = 3,
     features: Annotated[str | None, typer.Option(help=(
         "Also compare sets by features, comma-separated: resnet50:FILE, lpips:FILE, thumbnails. Weights are yours to fetch."))] = None,
-    training: Annotated[str | None, typer.Option(help="Cases that the model was trained on, to look for memorised ones.")] = None,
-    held_out: Annotated[str | None, typer.Option(help="As many that it was not, none of them among --cases.")] = None,
+    training: Annotated[str | None, typer.Option(help="Cases it was trained on, none of --cases: are samples copies?")] = None,
+    held_out: Annotated[str | None, typer.Option(help="Others that it was not trained on, none of --cases either.")] = None,
     engine: EngineName = "local",
     workers: Annotated[int, typer.Option(help="Processes, each with its model; rows are the same for any number.")] = 1,
     address: Address = None,

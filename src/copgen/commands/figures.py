@@ -47,6 +47,7 @@ def figures(
     under = read_basemap(basemap, colour_by) if basemap else None
     wish = Wish(tuple(sources or ()), protocol, given, listed(cells or ""), TABLE.select(rows) if rows else (), listed(bands or ""), count,
                 one_of("--style", style, "ours", "published"), under)
+    failed: list[str] = []
     names = [one for one in CATALOGUE if one not in ("priors", "architecture")] if name == "all" else [name]
     for one in names:
         try:
@@ -55,7 +56,11 @@ def figures(
         except ValueError as error:
             if name != "all":
                 raise
-            print(f"warning: {one}: {error}", file=sys.stderr)
+            failed.append(f"{one}: {error}")
+    if failed and len(failed) == len(names):
+        raise ValueError(f"none of the figures could be made; {failed[0]}")
+    for text in failed:
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def loop(

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from copgen.evaluation.kept import Ensemble, read_ensemble
+from copgen.evaluation.recipe import EXCHANGED
 from copgen.evaluation.rows import read_plan
+from copgen.evaluation.sources import fingerprint
 from copgen.modalities import TABLE, Table
 from copgen.scene import Scene
 
@@ -39,12 +41,14 @@ class Kept:
         for path in self.files.get(case.name, ()):
             for sample in drawn_from(read_ensemble(path), case, tuple(given)):
                 layers = {row: sample[row] for row in want if row in sample}
-                if layers and sample.notes["seed"] in seeds:
-                    found.setdefault(sample.notes["seed"], case.with_layers(layers, **sample.notes))
+                seed = sample.notes["seed"]
+                if seed in seeds and len(layers) > (len(found[seed].layers) if seed in found else 0):    # the first that has most of them
+                    found[seed] = case.with_layers(layers, **sample.notes)
         return [found[seed] for seed in seeds if seed in found]
 
     def record(self) -> dict[str, Any]:
-        return {**self.plan["generator"], "kept in": self.plan["recipe"]}
+        files = [path for paths in self.files.values() for path in paths]
+        return {**self.plan["generator"], "kept in": self.plan["recipe"], "kept": fingerprint(self.folder, files)}
 
 
 def drawn_from(ensemble: Ensemble, case: Scene, given: tuple[str, ...]) -> list[Scene]:
@@ -54,5 +58,7 @@ def drawn_from(ensemble: Ensemble, case: Scene, given: tuple[str, ...]) -> list[
     differing = [row for row in given if row in ensemble.observation and (ensemble.observation[row] != case[row]).any()]
     if not differing:
         return ensemble.samples
-    product = ensemble.observation.table[differing[0]].product
-    return ensemble.swapped if product == ensemble.condition.swap else []
+    exchanged = case.notes.get(EXCHANGED)
+    if exchanged is None or {case.table[row].product for row in differing} != {exchanged["product"]}:
+        return []
+    return [sample for sample in ensemble.swapped if sample.notes.get(EXCHANGED) == exchanged]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -39,14 +40,19 @@ def asked_without(results: Results, target: str, removed: Sequence[str] = (), *,
     pairs: the protocol of pairs comes before others that ask the same; otherwise it comes last.
 
     As published, conditions are told apart by the six common products: a generator that knows no dates is not left out. But of several
-    the one that was given most counts, and they are not pooled; dates and cloud masks can be what is removed. Cases that lack
-    a row have a name of their own for what they were given: they are looked at as one, where their cells are others.
+    the one that was given most counts, of several protocols that of most samples, and they are not pooled; dates and cloud masks can be
+    what is removed. Cases that lack a row have a name of their own for what they were given: they are looked at as one, where their cells
+    are others.
     """
     wanted = {target, *removed}
     universe = {name for asked in results.asked for name in (*asked.names, *results.modalities((asked,)))} & set(TABLE.products)
     fit = [asked for asked in results.asked if asked.names <= universe and scored(results, asked, target) and not swapped(results, asked)
            and (missing := universe - asked.names) >= wanted and missing & set(COMMON) == wanted & set(COMMON)]
-    fit.sort(key=lambda asked: ((asked.protocol == PAIRS) != pairs, -len(asked.names), asked))
+    samples = Counter[str]()
+    for asked in fit:
+        counts = results.values((asked,), target, "samples")
+        samples[asked.protocol] += round(counts.total.sum()) if counts else len(results.cells_of((asked,), target))
+    fit.sort(key=lambda asked: ((asked.protocol == PAIRS) != pairs, -len(asked.names), -samples[asked.protocol], asked))
     return together(results, [one for one in fit if one.protocol == fit[0].protocol])[0] if fit else ()
 
 

@@ -35,7 +35,9 @@ from rasterio.windows import Window
 
 from copgen.config import parse
 from copgen.evaluation.folders import crs_of
+from copgen.evaluation.missing import no_data_note
 from copgen.evaluation.pixels import MOST_BYTES, at_side, raster_in, sound
+from copgen.evaluation.recipe import EXCHANGED
 from copgen.evaluation.sources import fingerprint
 from copgen.majortom.grid import TILE
 from copgen.modalities import TABLE, Modality, Table
@@ -261,7 +263,8 @@ def real_scene(table: Table, cell: str, square: Footprint, place: Place, layers:
     known: dict[str, NDArray[Any]] = {"place": np.array(square.centre)} | layers
     if place.date is not None:
         known["date"] = parse_date(place.date)
-    return Scene({row: known[row] for row in table.names if row in known}, square, cell, table, {"sample": place.id})
+    unseen = no_data_note({row: layer == 0 for row, layer in layers.items()})
+    return Scene({row: known[row] for row in table.names if row in known}, square, cell, table, {"sample": place.id, **unseen})
 
 
 # --- the samples --------------------------------------------------------------------------------------------------------------------
@@ -279,18 +282,28 @@ class BenchmarkSamples:
     def samples(self, case: Scene, given: Sequence[str], want: Sequence[str], seeds: Sequence[int]) -> list[Scene]:
         """The first len(seeds) of the samples that are looked at, under these seeds."""
         rows = [row for row in self.table.select(PRODUCT) if row in want]
-        if not rows or {"date", *self.table.select(PRODUCT)} & set(given):
+        if not rows or EXCHANGED in case.notes or {"date", *self.table.select(PRODUCT)} & set(given):
             return []
         places = chosen(case.name, self.images.places.get(case.name, ()))[:len(seeds)]
         if not places:
             return []
         square = self.images.square(case.name)
+        check_square(case, square)
         made = {place: self.images.layers(blobs, square, f"{case.name} {place.id}") for place, blobs in self.images.read(places, BANDS)}
         return [case.with_layers({row: made[place][row] for row in rows}, seed=seed, sample=place.id)
                 for seed, place in zip(seeds, places, strict=False)]
 
     def record(self) -> dict[str, Any]:
-        return {"source": "benchmark", "name": self.images.config, **fingerprint(self.images.root, self.images.files)}
+        root = self.images.root
+        return {"source": "benchmark", "name": self.images.config, **fingerprint(root, [*self.images.files, root / GRID])}
+
+
+def check_square(case: Scene, square: Footprint) -> None:
+    """ValueError where a case lies a pixel or more beside the benchmark's square, as those of the same name in another grid do."""
+    mine = case.footprint
+    if mine is not None and not (same_crs(mine.crs, square.crs) and max(abs(mine.left - square.left), abs(mine.top - square.top)) < 10):
+        raise ValueError(f"case {case.name}: lies at {mine.left:.2f}, {mine.top:.2f} ({mine.crs.to_string()}), and the benchmark's samples "
+                         f"at {square.left:.2f}, {square.top:.2f} ({square.crs.to_string()}); use --cases benchmark:FOLDER")
 
 
 def open_samples(root: Path, table: Table = TABLE, config: str = "copgen") -> BenchmarkSamples:

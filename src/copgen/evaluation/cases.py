@@ -39,6 +39,7 @@ from copgen.training.codec_report import cell_files
 from copgen.training.codec_report import read_cell as read_square
 
 UNSEEN = 10_000_000                              # trainings draw far smaller seeds: another world, another place
+MOST_WORLDS = 1_000_000                          # every one has a name and a task for each condition
 OTHERS = 0                                       # the draw of what else could have been observed; generators take other draws
 KINDS = ("worlds", "archive", "squares", "benchmark")
 Resampling = Literal["none", "exact", "bank", "all"]
@@ -174,8 +175,10 @@ def open_worlds(text: str, rest: str, table: Table) -> Worlds:
     said, options = options_of(rest, ("resampling",), "cases worlds")
     count, at, first = said.partition("@")
     how = cast(Resampling, one_of(options.get("resampling", "bank"), get_args(Resampling), f"cases {text!r}: resampling"))
-    return Worlds(whole_number(count, f"cases {text!r}: count", 1),
-                  whole_number(first, f"cases {text!r}: first seed") if at else UNSEEN, table, Resampled(how))
+    worlds = whole_number(count, f"cases {text!r}: count", 1)
+    if worlds > MOST_WORLDS:
+        raise ValueError(f"cases {text!r}: at most {MOST_WORLDS:,} worlds are evaluated at once; ask for fewer, or for others (@SEED) next")
+    return Worlds(worlds, whole_number(first, f"cases {text!r}: first seed") if at else UNSEEN, table, Resampled(how))
 
 
 # --- real places --------------------------------------------------------------------------------------------------------------------

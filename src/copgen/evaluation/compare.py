@@ -13,10 +13,11 @@ from copgen.evaluation.arrays import Array, Results, known_mean, ratio
 from copgen.evaluation.asked import Condition, conditions, counted, shown
 from copgen.evaluation.formats import Cell, Column, Number, Table
 from copgen.evaluation.measures import calibration_measures, set_measures
-from copgen.evaluation.metrics import HIGHER, LOWER, Measured, Metric, metrics_of
+from copgen.evaluation.metrics import HIGHER, LOWER, Measured, Metric, Numbers, metrics_of
 
 LEVEL = 0.05                                     # of a difference that chance would make so rarely, all comparisons together
 NOTHING_SHOWN = "no difference shown"
+FAIR = ("CRPS", "energy score", "variogram score", "fair Brier score", "mmd")               # measures of any number of samples alike
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def compare(a: Results, b: Results, *, sane: bool = True, pairs: bool = False, d
     """A table of every metric that both generators have: their numbers, the difference with its range, and a verdict.
 
     Over the cells that both have, with the same draws of blocks of cells for both; p-values are Holm's for all lines of the table. Of
-    products whose bands differ those are compared that both have. pairs: also under conditions that leave out two layers. Raises
+    products whose bands differ those are compared that both have, and of ensembles of other sizes what does not depend on the size: of more
+    samples the mean is better, and the range wider, whatever they are worth. pairs: also under conditions that leave out two layers. Raises
     ValueError where there is nothing to compare.
     """
     lines, notes, counts = comparisons(a, b, sane=sane, pairs=pairs, draws=draws)
@@ -77,7 +79,7 @@ def comparisons(a: Results, b: Results, *, sane: bool = True, pairs: bool = Fals
             both, told = in_common(a, b, condition, modality)
             made = list(product(both, condition, draws, sane))
             found += made
-            notes += told if made else []
+            notes += [*told, *other_sizes(both)] if made else []
             lines += [(condition.name, one.results, one.group, modality) for one in both if made]
     adjusted = scores.holm([one.p for one in found])
     return [replace(one, p=float(p)) for one, p in zip(found, adjusted, strict=True)], list(dict.fromkeys(notes)), counted("compare", lines)
@@ -102,11 +104,22 @@ def in_common(a: Results, b: Results, condition: Condition, modality: str) -> tu
     return (Measured(a, condition.groups[0], modality), Measured(b, condition.groups[1], modality)), told
 
 
+def other_sizes(both: Sequence[Measured]) -> list[str]:
+    """A note where one usually has more samples of a tile than the other."""
+    found = [(one.results.name, one.results.values(one.group, one.modality, "samples")) for one in both]
+    sizes = [(name, float(np.median(one.total.sum((1, 2))[one.weight.sum((1, 2)) > 0]))) for name, one in found if one is not None]
+    if len({size for _, size in sizes}) < 2:
+        return []
+    told = ", ".join(f"{name} {size:g}" for name, size in sizes)
+    return [f"{shown(both[0].modality)}: samples of a tile: {told}; of their sets and of the ensemble only what does not depend on that"]
+
+
 def product(both: tuple[Measured, Measured], condition: Condition, draws: int, sane: bool) -> Iterator[Compared]:
     """All comparisons of one product under one condition; the p-values are not adjusted yet."""
     modality, group = both[0].modality, both[0].group
     measures = [one for one in (*calibration_measures(both[0].results, group, modality), *set_measures(both[0].results, group, modality))
-                if one.metric.better and not one.own]
+                if one.metric.better and not one.own and (one.metric.name.startswith(FAIR) or one.metric.name.endswith(FAIR)
+                                                          or not other_sizes(both))]
     for metric in (*(one for one in metrics_of(modality, sane=sane) if one.better and not one.median), *(one.metric for one in measures)):
         sums = [one.sums(metric) for one in both]
         if sums[0] is None or sums[1] is None:
@@ -122,7 +135,9 @@ def product(both: tuple[Measured, Measured], condition: Condition, draws: int, s
             yield compared(condition, modality, name, metric.better, mean_over_cells, x, y, where, draws)
 
 
-def on_common_cells(both: Sequence[Measured], first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+def on_common_cells(
+    both: Sequence[Measured], first: tuple[Array, Numbers], second: tuple[Array, Numbers],
+) -> tuple[Array, Array, Numbers]:
     """The sums of the cells that both have, in one order, and these cells' numbers in the first."""
     place = [{one.results.cells[cell]: k for k, cell in enumerate(sums[1])} for one, sums in zip(both, (first, second), strict=True)]
     common = sorted(set(place[0]) & set(place[1]))

@@ -40,7 +40,7 @@ from rasterio.errors import CRSError
 from copgen.config import load
 from copgen.evaluation.kept import Ensemble
 from copgen.evaluation.pixels import at_side, band_indexes, in_power, raster_at, sound
-from copgen.evaluation.recipe import Condition
+from copgen.evaluation.recipe import EXCHANGED, SWAPPED_BY_VALUE, Condition, named
 from copgen.evaluation.sources import fingerprint
 from copgen.job import RECORD
 from copgen.modalities import TABLE, Modality, Table
@@ -98,9 +98,12 @@ class Drawn:
     def fits(self, case: Scene, given: Sequence[str]) -> bool:
         """Whether these are samples of this case and condition.
 
-        A case is known by its name or its square; samples of no ground, as no pixels were given, are everybody's.
+        A case is known by its name or its square; samples of no ground, as no pixels were given, are everybody's. Those of a case with
+        another's layers are known by what a record says of place and date; of other layers nothing tells.
         """
-        if set(self.given) != set(given):
+        exchanged = case.notes.get(EXCHANGED)
+        if set(self.given) != set(given) or (
+                exchanged and (self.note is None or exchanged["product"] not in SWAPPED_BY_VALUE)):
             return False
         groundless = self.note is not None and self.note.square is None
         return (self.case == case.name or groundless or self.lies_at(case) is True) and self.values_agree(case)
@@ -179,7 +182,9 @@ class Folder:
         how = sorted({(note.solver or "", note.calls or 0) for note in notes})
         files = [path for one in self.drawn for path in [*one.folder.glob("sample-*/*"), *one.folder.glob(RECORD)] if path.is_file()]
         return {"source": "folder", "name": ", ".join(sorted({str(one.get("name")) for one in models.values()})) or self.path.name,
-                "models": list(models.values()), "solvers": [list(one) for one in how], **fingerprint(self.path, files)}
+                "models": list(models.values()), "solvers": [list(one) for one in how],
+                "without a record": sorted({f"given {named(one.given)}, radar in {one.s1_unit}" for one in self.drawn if one.note is None}),
+                **fingerprint(self.path, files)}
 
 
 def open_folder(path: Path, table: Table = TABLE, given: str | None = None, s1_unit: RadarUnit = "linear") -> Folder:

@@ -84,7 +84,7 @@ def read_ensemble(path: Path) -> Ensemble:
         sets = {name: unstacked(arrays, name, said.get(name, ()), table) for name in SETS}
         first = said["observation"]
         observation = scene_of({row: arrays[f"observation/{row}"] for row in first["rows"]}, first, table)
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, LookupError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: is no kept ensemble, or damaged or gone ({error}); delete it and evaluate again") from error
     return Ensemble(parse(Condition, said["condition"], str(path)), observation, generator=said["generator"], **sets)
 

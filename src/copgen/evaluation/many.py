@@ -19,7 +19,8 @@ from copgen.scores import sets
 
 LEAST = 2                                        # members of a set
 MEASURES: dict[str, Callable[[Array, Array], float]] = {             # of real and fake vectors
-    "nn accuracy": sets.nn_accuracy, "precision": sets.precision, "recall": sets.recall, "mmd": sets.mmd,
+    "nn accuracy": sets.nn_accuracy, "truth nn accuracy": lambda real, fake: sets.perfect_nn_accuracy(len(real), len(fake)),   # by chance
+    "precision": sets.precision, "recall": sets.recall, "mmd": sets.mmd,
     "intra distance": lambda real, fake: sets.intra_distance(fake), "truth intra distance": lambda real, fake: sets.intra_distance(real),
 }
 

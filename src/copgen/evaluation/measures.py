@@ -29,7 +29,7 @@ from copgen.evaluation.metrics import (
     over_all,
     root_of_bands,
 )
-from copgen.scores.calibration import contrasts
+from copgen.scores.calibration import contrasts, worth
 
 LIKE_THE_TRUTH = "truth "                        # before the name of what the truth has
 Reference = Metric | float | None                # what a perfect generator gets: another metric of the same rows, or a number
@@ -65,12 +65,16 @@ def of(name: str, better: str, read: Read, finish: Finish, perfect: Reference | 
 # --- calibration: continuous layers -------------------------------------------------------------------------------------------------
 
 def pair_by_band(first: str, second: str) -> Read:
-    """Two statistics of every band, [..., 3 x bands]: both totals and the first one's weights."""
+    """Two statistics of every band, [..., 3 x bands]: both totals and the first one's weights, where a cell has both.
+
+    Of one sample there is skill and no spread, and only of some cells is it known how far the truth moves.
+    """
     def read(results: Results, group: Group, modality: str) -> Sums | None:
         a, b = (results.values(group, modality, name) for name in (first, second))
         if a is None or b is None or a.bands != b.bands or a.seeds != b.seeds:
             return None
-        return np.concatenate([a.total, b.total, a.weight], axis=-1)
+        both = (a.weight > 0) & (b.weight > 0)
+        return np.concatenate([a.total * both, b.total * both, a.weight * both], axis=-1)
     return read
 
 
@@ -136,12 +140,13 @@ def bent(sums: Array, which: int) -> Array:
 
 
 def rank_test(part: str) -> Callable[[Measured], Number | None]:
-    """One number of `scores.rank_test` of tiles, each tile one independent case."""
+    """One number of `scores.rank_test` of tiles, for as many independent cases as they are worth."""
     def number(measured: Measured) -> Number | None:
         found = measured.sums(Metric("", "", NEITHER, TILE_RANKS, mean_of))
         if found is None or found[0].shape[-1] < 2:
             return None
-        test = scores.rank_test(found[0].sum((0, 1)), len(found[0]))
+        shares = found[0].sum(1)
+        test = scores.rank_test(shares.sum(0), worth(shares))
         return Number(test.chi_square / test.degrees if part == "chi_square" else test.p)
     return number
 
@@ -174,7 +179,7 @@ CONTINUOUS = [
     of("energy score of all bands", LOWER, by_band("energy score"), mean_of_bands),
     of("variogram score", LOWER, by_band("variogram score"), mean_of_bands),
     *calibration("tile ", "tiles"),
-    tested("ranks of tiles: chi-square / degrees of freedom, each tile one case", "chi_square", 1.0),
+    tested("ranks of tiles: chi-square / degrees of freedom", "chi_square", 1.0),
     tested("ranks of tiles: p of flat ones", "p", None),
     of("spectral slope", NEITHER, by_band("slope"), mean_of_bands, Metric("", "", NEITHER, by_band("truth slope"), mean_of_bands)),
     of("spectral slope, samples less truth", NEITHER, less_truth("slope"), mean_of_bands, 0.0),
@@ -242,9 +247,10 @@ def calibration_measures(results: Results, group: Group, modality: str) -> list[
 
 # --- sets, consistency, influence, memorisation -------------------------------------------------------------------------------------
 
-SETS: dict[str, tuple[str, Reference]] = {       # the ends of names: what is better, and what is perfect
+# the ends of names: what is better, and what is perfect; the Wasserstein distance of two finite sets of one distribution is above 0
+SETS: dict[str, tuple[str, Reference]] = {
     "nn accuracy": (NEITHER, 0.5), "precision": (HIGHER, None), "recall": (HIGHER, None), "intra distance": (NEITHER, None),
-    "mmd": (LOWER, 0.0), "pixel wasserstein": (LOWER, 0.0), "wasserstein": (LOWER, 0.0), "range coverage": (HIGHER, None),
+    "mmd": (LOWER, 0.0), "pixel wasserstein": (LOWER, None), "wasserstein": (LOWER, None), "range coverage": (HIGHER, None),
 }
 
 

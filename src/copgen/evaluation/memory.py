@@ -33,8 +33,8 @@ class Looked:
 def looked_at(training: str | None, held_out: str | None, cases: Sequence[str], opened: Callable[[str], Cases]) -> Looked | None:
     """The places that texts name, None where none is named.
 
-    Raises ValueError for one text without the other, and where a place is held out and also trained on or a case: then it is near for
-    another reason.
+    Raises ValueError for one text without the other, and where a place is in two of training, held out and cases: then it is near for
+    another reason, a case's samples to the case itself.
     """
     if not training and not held_out:
         return None
@@ -42,10 +42,12 @@ def looked_at(training: str | None, held_out: str | None, cases: Sequence[str], 
         raise ValueError(f"training {training}, held out {held_out}: how near samples are to training places says something beside how "
                          "near they are to others only; name both or neither")
     found = Looked(opened(training), opened(held_out))
-    held = set(found.held_out.names())
-    for what, others in (("those trained on", found.training.names()), ("the cases", cases)):
-        if both := sorted(held.intersection(others)):
-            raise ValueError(f"held out {held_out}: {both[0]} ({len(both)} in all) is also among {what}; hold out others of their kind")
+    known, held = (set(one.names()) for one in (found.training, found.held_out))
+    out, of = f"held out {held_out}", f"training {training}"
+    for what, places, among, others in ((out, held, "those trained on", known), (out, held, "the cases", cases),
+                                        (of, known, "the cases", cases)):
+        if both := sorted(places.intersection(others)):
+            raise ValueError(f"{what}: {both[0]} ({len(both)} in all) is also among {among}; name others of their kind")
     return found
 
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from copgen import scores
 from copgen.evaluation.arrays import Array, Finish, Group, Results, Sums, known_mean, known_std, ratio
 from copgen.evaluation.formats import Number
 from copgen.scores.images import decibels_of as decibels
 
+Numbers = NDArray[np.intp]                     # of cells
 Read = Callable[[Results, Group, str], Sums | None]
 LOWER, HIGHER, NEITHER = "lower", "higher", ""
 ARROWS = {LOWER: " ↓", HIGHER: " ↑", NEITHER: ""}
@@ -202,14 +204,16 @@ class Measured:
     group: Group
     modality: str
     draws: int = 1000
-    _sums: dict[Read, tuple[Sums, Array] | None] = field(default_factory=dict, repr=False)
+    _sums: dict[Read, tuple[Sums, Numbers] | None] = field(default_factory=dict, repr=False)
 
-    def sums(self, metric: Metric) -> tuple[Sums, Array] | None:
+    def sums(self, metric: Metric) -> tuple[Sums, Numbers] | None:
         """The sums [cells, samples, ...] of the cells that have any, and those cells' numbers; None where no row knows of it."""
         if metric.read not in self._sums:
             found = metric.read(self.results, self.group, self.modality)
-            there = np.flatnonzero(found.any(axis=tuple(range(1, found.ndim)))) if found is not None else []
-            self._sums[metric.read] = (found[there], there) if found is not None and len(there) else None
+            self._sums[metric.read] = None
+            if found is not None and found.any():
+                there = np.flatnonzero(found.any(axis=tuple(range(1, found.ndim))))
+                self._sums[metric.read] = found[there], there
         return self._sums[metric.read]
 
     def experiment(self, metric: Metric) -> Number | None:
@@ -225,7 +229,7 @@ class Measured:
         found = self.experiment(metric)
         return found and replace(found, std=None, std_low=None, std_high=None)
 
-    def tiles(self, metric: Metric) -> tuple[Array, Array] | None:
+    def tiles(self, metric: Metric) -> tuple[Array, Numbers] | None:
         """The metric of every single sample, [cells, samples], NaN where it is missing; and the cells' numbers."""
         found = self.sums(metric)
         return None if found is None else (metric.finish(found[0]), found[1])
@@ -247,7 +251,7 @@ class Measured:
         return over_cells(self.results, of_any[:, number - 1], found[1], self.draws) if number <= of_any.shape[1] else None
 
 
-def over_cells(results: Results, values: Array, cells: Array, draws: int, *, std: bool = False) -> Number | None:
+def over_cells(results: Results, values: Array, cells: Numbers, draws: int, *, std: bool = False) -> Number | None:
     """The mean of one value a cell, those that are not NaN, with its range; None where there are none."""
     known = ~np.isnan(values)
     if not known.any():
@@ -264,7 +268,8 @@ def over_cells(results: Results, values: Array, cells: Array, draws: int, *, std
 def with_range(drawn: Array, blocks: int) -> Number:
     """A number of the cells as they are, the first, and of every draw."""
     found = scores.interval_of(drawn[0], drawn[1:], blocks)
-    return Number(found.value, *(None if np.isnan(end) else end for end in (found.low, found.high)))
+    low, high = (None if np.isnan(end) else end for end in (found.low, found.high))
+    return Number(found.value, low, high)
 
 
 def with_std(mean: Array, std: Array, blocks: int) -> Number:
@@ -274,15 +279,15 @@ def with_std(mean: Array, std: Array, blocks: int) -> Number:
 
 # --- blocks of cells ----------------------------------------------------------------------------------------------------------------
 
-def blocks_of(results: Results, cells: Array) -> Array:
+def blocks_of(results: Results, cells: Numbers) -> Numbers:
     return scores.blocks(*results.places[cells].T)
 
 
-def number_of_blocks(results: Results, cells: Array) -> int:
+def number_of_blocks(results: Results, cells: Numbers) -> int:
     return int(blocks_of(results, cells).max()) + 1
 
 
-def taken(results: Results, cells: Array, draws: int) -> Array:
+def taken(results: Results, cells: Numbers, draws: int) -> Array:
     """How often each cell counts: once as they are, then in each draw of blocks, [1 + draws, cells]."""
     drawn = scores.cell_weights(blocks_of(results, cells), draws)
     return np.concatenate([np.ones((1, len(cells))), drawn])

@@ -31,5 +31,6 @@ def unknown(scene: Scene, row: str) -> Mask | None:
     if packed is None:
         return None
     shape = scene.table.layer_shape(row)
-    bits = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
-    return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
+    count = int(np.prod(shape))
+    bits = zlib.decompressobj().decompress(base64.b64decode(packed), -(-count // 8))     # no more than a layer's, whatever a file says
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=count).reshape(shape).astype(bool)

@@ -91,6 +91,8 @@ def at_side(values: Array, side: int, row: Modality, what: str) -> Array:
     blocks = values.reshape(n, side, step, side, step).swapaxes(2, 3).reshape(n, side, side, step * step)
     if row.legend is None:
         return np.asarray(blocks.mean(-1, dtype=np.float64), np.float32)
+    if not np.isin(values, row.legend.codes).all():
+        raise ValueError(f"{what}: holds codes that the legend of {row.name} has not; it has {', '.join(map(str, row.legend.codes))}")
     counts = np.stack([(blocks == code).sum(-1) for code in row.legend.codes])
     return np.asarray(row.legend.codes, np.uint8)[counts.argmax(0)]
 

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from copgen.evaluation.folders import rows_named
 from copgen.evaluation.pixels import at_side, raster_at, sound
+from copgen.evaluation.recipe import EXCHANGED
 from copgen.evaluation.sources import fingerprint
 from copgen.majortom.grid import CELL
 from copgen.modalities import TABLE, Modality, Table
@@ -111,17 +112,22 @@ def open_runs(path: Path, table: Table = TABLE, blind: str = "") -> Runs:
 def run_of(folder: Path, table: Table) -> Run:
     found = RUN.fullmatch(folder.name)
     assert found
-    return Run(folder, rows_in(found[1], folder, table), rows_in(found[2], folder, table), int(found[3]))
+    return Run(folder, *rows_in(found[1], found[2], folder, table), int(found[3]))
 
 
-def rows_in(text: str, where: Path, table: Table) -> frozenset[str]:
-    """The rows of names joined by `_`, some of which hold one themselves: published names of products, or all of them of rows."""
+def rows_in(given: str, drawn: str, where: Path, table: Table) -> tuple[frozenset[str], frozenset[str]]:
+    """The rows of names joined by `_`, some of which hold one themselves: published names of products, or all of them of rows.
+
+    Both texts are read one way: `S2L1C_cloud_mask` is two products, or the row of the mask alone.
+    """
     of_products = {name: frozenset(table.called(product)) for name, product in BASES.items()}
     of_rows = {row.released_as: frozenset([row.name]) for row in table.rows}
     for names in (of_products, of_rows):
-        if (rows := spelled(text, names)) is not None:
-            return rows
-    raise ValueError(f"{where}: {text!r} in its name is not made of the published names {', '.join(BASES)}; rename or move the folder")
+        rows = spelled(given, names), spelled(drawn, names)
+        if rows[0] is not None and rows[1] is not None:
+            return rows[0], rows[1]
+    odd = next((text for text in (given, drawn) if spelled(text, of_products) is None), drawn)
+    raise ValueError(f"{where}: {odd!r} in its name is not made of the published names {', '.join(BASES)}; rename or move the folder")
 
 
 def spelled(text: str, names: Mapping[str, frozenset[str]]) -> frozenset[str] | None:
@@ -146,7 +152,7 @@ class Runs:
 
     def samples(self, case: Scene, given: Sequence[str], want: Sequence[str], seeds: Sequence[int]) -> list[Scene]:
         """The first len(seeds) samples of a cell, under these seeds; what a run did not draw is left out."""
-        if not CELL.fullmatch(case.name):        # a part of a cell is never drawn there
+        if not CELL.fullmatch(case.name) or EXCHANGED in case.notes:      # neither parts of cells nor other cells' layers are known there
             return []
         runs = [run for run in self.runs if run.given - self.blind == set(given) - self.blind and run.drawn & set(want)]
         there = sorted({(run.seed, number or 0) for run in runs for number in run.numbers})
@@ -154,7 +160,7 @@ class Runs:
         for seed, (published, number) in zip(seeds, there, strict=False):
             layers: dict[str, NDArray[Any]] = {}
             for run in runs:                     # one output a run, as the published protocols have it, or many
-                if run.seed == published:
+                if run.seed == published and number in {one or 0 for one in run.numbers}:
                     layers |= read_run(run, case, want, None if run.numbers == (None,) else number)
             if layers:
                 found.append(self.scene(case, layers, seed, published, number))

@@ -12,9 +12,11 @@ from typing import ClassVar
 from copgen.config import load
 from copgen.modalities import TABLE, Table
 
+MOST_SEEDS = 2**31                               # rows keep a seed in 32 bits
 STRICT: dict[str, str] = {"extra": "forbid"}
 Words = tuple[str, ...]                          # rows or products, as a person names them
 SWAPPED_BY_VALUE = ("place", "date")             # whose values can be written down
+EXCHANGED = "exchanged"                          # the note of a case with another's layers: the product, and a hash of them
 
 
 class NotHere(ValueError):
@@ -164,6 +166,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.samples < 1 or self.first_seed < 0 or self.truths < 0:
             raise ValueError(f"samples {self.samples}, first_seed {self.first_seed}, truths {self.truths}: at least 1, 0 and 0 are needed")
+        most = max([self.samples, *(protocol.samples or 0 for protocol in self.protocols)])
+        if self.first_seed + most > MOST_SEEDS:
+            raise ValueError(f"first_seed {self.first_seed} and {most} samples: rows hold seeds up to {MOST_SEEDS - 1}; begin with a "
+                             "smaller one, or ask for fewer")
         if not self.protocols:
             raise ValueError("there are no protocols, so nothing is asked; write at least one [[protocols]]")
         seen: set[tuple[str, tuple[str, ...]]] = set()

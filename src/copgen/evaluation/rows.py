@@ -211,7 +211,7 @@ def files_of(path: Path) -> tuple[list[Path], dict[str, Any]]:
     if not (path / PLAN).is_file():
         raise ValueError(f"{path}: is no evaluation, it has no {PLAN}; name a folder that copgen evaluate run wrote, or its {ROWS}")
     parts = parts_there(path)
-    if (path / ROWS).is_file() and (meta := whole_meta(path / ROWS))["parts"] == digest(parts):
+    if (path / ROWS).is_file() and (meta := whole_meta(path / ROWS)).get("parts") == digest(parts):
         return [path / ROWS], meta
     plan = read_plan(path)
     meta = {**{key: plan[key] for key in PLANNED}, **summed(parts, plan["expected"])}
@@ -232,8 +232,10 @@ def parts_there(folder: Path) -> list[Part]:
 
 def read_plan(folder: Path) -> dict[str, Any]:
     try:
-        plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-        return dict(plan)
+        plan = dict(json.loads((folder / PLAN).read_text(encoding="utf-8")))
+        if lacking := {*PLANNED, "expected"} - set(plan):
+            raise ValueError(f"it says nothing of {', '.join(sorted(lacking))}, so another version made it")
+        return plan
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{folder / PLAN}: could not be read ({error}); evaluate into another folder") from error
 

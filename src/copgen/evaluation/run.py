@@ -70,6 +70,9 @@ def settled(asked: Evaluation) -> Evaluation:
     """The evaluation as a process elsewhere can do it; ValueError for a count that is none."""
     if asked.keep < 0:
         raise ValueError(f"keep {asked.keep}: 0 or more cases of each condition are kept")
+    if asked.workers < 1:
+        raise ValueError(f"{asked.workers} workers: at least 1 is needed")
+    gpus_for(asked.device, asked.engine)         # refused before anything is written
     return replace(asked, out=asked.out.absolute())
 
 

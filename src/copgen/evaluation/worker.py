@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from copgen.bulk.devices import one_thread
 from copgen.evaluation.cases import OTHERS, Worlds
@@ -15,7 +18,7 @@ from copgen.evaluation.features import open_feature
 from copgen.evaluation.kept import Ensemble, write_ensemble
 from copgen.evaluation.memory import MEMORY, read_memory
 from copgen.evaluation.plan import Evaluation, Task
-from copgen.evaluation.recipe import NotHere, Question
+from copgen.evaluation.recipe import EXCHANGED, NotHere, Question
 from copgen.evaluation.rows import check_rows, write_part
 from copgen.evaluation.statistics import Row
 from copgen.model import pick_device
@@ -93,13 +96,20 @@ class Evaluator:
         rows = case.table.select(product)
         if said is not None:
             layer = np.array(said) if product == "place" else np.array([said], "datetime64[D]")
-            return case.with_layers({**case.layers, product: layer})
+            return with_others(case, product, {product: layer})
         start = self.names.index(case.name)
         for name in (self.names[(start + k) % len(self.names)] for k in range(1, len(self.names))):
             other = self.observation(name)
             if all(row in other for row in rows) and any(not np.array_equal(case[row], other[row]) for row in rows):
-                return case.with_layers({**case.layers, **{row: other[row] for row in rows}})
+                return with_others(case, product, {row: other[row] for row in rows})
         raise NotHere(f"no other case has another {product} to swap for")
+
+
+def with_others(case: Scene, product: str, layers: Mapping[str, NDArray[Any]]) -> Scene:
+    """The case with other layers of a product, and with a note of it: samples that lie somewhere already were not drawn from them."""
+    changed = case.with_layers({**case.layers, **layers})
+    digest = hashlib.sha256(b"".join(changed[row].tobytes() for row in layers)).hexdigest()
+    return changed.with_layers(changed.layers, **{EXCHANGED: {"product": product, "sha256": digest}})
 
 
 def place_of(case: Scene) -> tuple[float, float] | None:

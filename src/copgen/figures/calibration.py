@@ -339,8 +339,8 @@ def draw_spreads(axes: Axes, found: Sequence[Spreads | None]) -> None:
                   clip_on=False)
         axes.plot(*(np.maximum(part, low) for part in one.binned()), marker=marker, ms=5, mec="white", mew=0.5, color=colour, linewidth=0.8,
                   clip_on=False)
-        axes.text(0.97, 0.04 + 0.09 * (len(found) - 1 - k), f"ratio {one.ratio:.2f}", transform=axes.transAxes, ha="right", fontsize=6,
-                  color=colour)
+        words = f"ratio {one.ratio:.2f}" if np.isfinite(one.ratio) else "no error"
+        axes.text(0.97, 0.04 + 0.09 * (len(found) - 1 - k), words, transform=axes.transAxes, ha="right", fontsize=6, color=colour)
     axes.plot([low, high], [low, high], color=BLACK, linewidth=0.6, linestyle=DASHED)
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
     ticks = [step * 10.0**power for power in range(-6, 7) for step in ((1, 2, 5) if high < 30 * low else (1,))]

@@ -125,7 +125,10 @@ def influence_of(results: Results, asked: Asked, modality: str) -> Influence | N
         return np.sqrt(np.maximum(ratio(a, b), 0))           # a fair estimate of nothing may fall below it
 
     found = blocked(rooted, *sums, blocks=blocks_of(results)[there], draws=DRAWS)
-    truth = float(rooted(true.total.sum(), spread.total.sum())) if true is not None else np.nan
+    truth = np.nan
+    if true is not None:
+        known = true.weight.sum((1, 2)) > 0      # how far the truth moves is known of some tiles alone
+        truth = float(rooted(true.total[known].sum(), spread.total[known].sum()))
     return Influence(found.value, found.low, found.high, truth)
 
 

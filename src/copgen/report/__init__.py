@@ -73,11 +73,14 @@ def results_of(paths: Sequence[Path]) -> list[Results]:
 
 
 def all_tables(results: Sequence[Results]) -> list[Table]:
-    """The paper's tables, those of distributions, of the best of N, and the first generator against each other one."""
+    """The paper's tables, those of distributions, of the best of N, and the first generator against each other one it compares with."""
     found = [*paper_tables(results), *distribution_tables(results), best_table(results, sane=False)]
-    for other in results[1:]:
-        one = compare(results[0], other, sane=False)
-        found.append(replace(one, name=f"{one.name}-{results.index(other)}"))
+    for k, other in enumerate(results[1:], 1):
+        try:
+            one = compare(results[0], other, sane=False)
+        except ValueError:                       # they were not asked for the same: the other tables still stand
+            continue
+        found.append(replace(one, name=f"{one.name}-{k}"))
     return [one for one in found if one.rows]
 
 

@@ -74,8 +74,9 @@ DEFINITIONS = (
     Definition("entropy", "The entropy of the classes' probabilities at a pixel, in bits."),
     Definition("spread km", "The mean distance between two samples of the place."),
     Definition("spread days", "The mean distance between two samples of the date, in the round of the seasons."),
-    Definition("nn accuracy", "The share of samples and true observations whose nearest neighbour is of their own kind: 0.5 where the two "
-               "sets cannot be told apart, 1 where they never mix.", "Lopez-Paz and Oquab 2017, arXiv 1610.06545"),
+    Definition("nn accuracy", "The share of samples and true observations whose nearest neighbour is of their own kind: near 0.5 where the "
+               "two sets cannot be told apart, 1 where they never mix.", "Lopez-Paz and Oquab 2017, arXiv 1610.06545"),
+    Definition("truth nn accuracy", "What chance gives where both sets are of one distribution, for sets of these sizes."),
     Definition("precision", "The share of samples that lie within the true observations' neighbourhoods (k = 5).",
                "Kynkäänniemi et al. 2019, arXiv 1904.06991"),
     Definition("recall", "The share of true observations that lie within the samples' neighbourhoods (k = 5): how much of what is "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,14 +13,17 @@ from copgen.evaluation.arrays import Array, Group, Results, ratio
 from copgen.figures.calibration import ranks_of
 from copgen.figures.distribution import agreements, blocks_of
 from copgen.scores.calibration import LEVELS, coverage, left_out
+from copgen.scores.classes import perfect_reliability
 from copgen.scores.distances import great_circle
 from copgen.scores.intervals import draws_of, interval_of
 
 LEAST = 5                                        # tiles, to compare with the others of
 DRAWS = 1000
+FAR = 2.0                                        # deviations: a measure that is always the same in truth would outweigh all others
 GOOD, FAIR, POOR, UNKNOWN = "good", "fair", "poor", "unknown"
 SIGNS = {GOOD: "✓", FAIR: "○", POOR: "✗", UNKNOWN: "–"}
 Read = Callable[[Array], Array]                  # how often each cell counts, [draws, cells] -> [draws]
+Judge = Callable[[float, float, float, Collection[float]], str]      # value, low, high, and what it is the mean of -> sign
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Property:
     question: str
     number: str                                  # what is printed
     rule: str
-    judge: Callable[[float, float, float], str]  # value, low, high -> sign
+    judge: Judge
     measure: Callable[[Results, Group], dict[str, Read]]
     missing: str = "no rows say it"
 
@@ -64,8 +67,8 @@ def judged(one: Property, results: Results, group: Group) -> Judged:
         return Judged(np.nan, np.nan, np.nan, UNKNOWN)
     mean = np.mean(list(drawn.values()), axis=0)
     found = interval_of(float(mean[0]), mean[1:], int(labels.max()) + 1)
-    return Judged(found.value, found.low, found.high, one.judge(found.value, found.low, found.high),
-                  {name: float(values[0]) for name, values in drawn.items()})
+    parts = {name: float(values[0]) for name, values in drawn.items()}
+    return Judged(found.value, found.low, found.high, one.judge(found.value, found.low, found.high, parts.values()), parts)
 
 
 # --- accuracy -----------------------------------------------------------------------------------------------------------------------
@@ -160,7 +163,7 @@ def calibration(results: Results, group: Group) -> dict[str, Read]:
 
 def covered(results: Results, group: Group, modality: str) -> Read | None:
     ranks = ranks_of(results, group, modality)
-    if ranks is None:
+    if ranks is None or ranks.members < 2:       # one sample has no range
         return None
     cuts = [left_out(ranks.members, level) for level in LEVELS]
     ideal = np.array([coverage(ranks.share, level)[1] for level in LEVELS])
@@ -174,15 +177,22 @@ def covered(results: Results, group: Group, modality: str) -> Read | None:
 
 
 def reliable(results: Results, group: Group, modality: str) -> Read | None:
-    """The share of probability that lies in a wrong class: half the difference of what is said and what is seen, by what is said."""
+    """The share of probability that lies in a wrong class, beside an ensemble that the truth is one more sample of.
+
+    Half the difference, class by class, of how often a class is seen where so many samples say it and how often it would be. Said is what
+    all but one sample say, each left out in turn: where k of m do, a perfect ensemble's truth does less or more often than k / m.
+    """
     table = measures.reliability(results, group, modality)
-    if table is None:
+    if table is None or table.shape[-1] < 3:                         # of one sample none is left to say anything
         return None
-    pixels, hits = np.moveaxis(table[:, 0].sum(2), 1, 0)         # [cells, m + 1] each, classes together
-    said = np.arange(pixels.shape[1]) / (pixels.shape[1] - 1)
+    cases, hits = np.moveaxis(table[:, 0], 1, 0)                     # [cells, classes, m + 1] each
+    said = np.arange(cases.shape[-1]) / (cases.shape[-1] - 1)
+    seen = (hits * (1 - said))[..., :-1] + (hits * said)[..., 1:]    # where k of the m - 1 others say it
+    _, perfect = perfect_reliability(cases)
 
     def read(taken: Array) -> Array:
-        return ratio(np.abs(taken @ hits - taken @ pixels * said).sum(1) / 2, taken @ pixels @ said)
+        off, whole = (np.tensordot(taken, one, axes=1) for one in (seen - perfect, perfect))
+        return ratio(np.abs(off).sum((1, 2)) / 2, whole.sum((1, 2)))
     return read
 
 
@@ -225,22 +235,24 @@ def shift(cells: NDArray[np.int64], drawn: Array, truth: Array, number: int) -> 
         away, square, total, squares, n = (taken @ columns).T
         mean, variance = ratio(away, n), ratio(squares, n) - ratio(total, n) ** 2
         chance = ratio(np.maximum(ratio(square, n) - mean**2, 0), n - 1)
-        return np.sqrt(ratio(np.maximum(mean**2 - chance, 0), np.maximum(variance, 0)))
+        return np.minimum(np.sqrt(ratio(np.maximum(mean**2 - chance, 0), np.maximum(variance, 0))), FAR)
     return read
 
 
 # --- the rules ----------------------------------------------------------------------------------------------------------------------
 
-def beats_guess(value: float, low: float, high: float) -> str:
+def beats_guess(value: float, low: float, high: float, parts: Collection[float]) -> str:
     return GOOD if low > 0 else POOR if high < 0 or value <= 0 else FAIR
 
 
-def at_most(good: float, fair: float) -> Callable[[float, float, float], str]:
-    return lambda value, low, high: GOOD if value <= good else FAIR if value <= fair else POOR
+def at_most(good: float, fair: float) -> Judge:
+    return lambda value, low, high, parts: GOOD if value <= good else FAIR if value <= fair else POOR
 
 
-def about_one(value: float, low: float, high: float) -> str:
-    return GOOD if 0.8 <= value <= 1.25 else FAIR if 0.5 <= value <= 2 else POOR
+def about_one(value: float, low: float, high: float, parts: Collection[float]) -> str:
+    """One layer that is too wild does not make up for another that is too alike."""
+    each = all(0.5 <= part <= 2 for part in parts)
+    return GOOD if 0.8 <= value <= 1.25 and each else FAIR if 0.5 <= value <= 2 else POOR
 
 
 PROPERTIES = (
@@ -251,15 +263,16 @@ PROPERTIES = (
              f"fewer than {LEAST} tiles, or no layer of which such a guess can be made"),
     Property("Calibration", "Can the spread be taken at its word?", "error of shares",
              "how far the share of truths in the central ranges (50, 80, 90, 95 %) is from that of a perfect ensemble of the same size, "
-             "the mean over ranges; of classes, the share of probability given to a wrong class. 0 is perfect. ✓ up to 0.05, ○ up to "
-             "0.15, ✗ above.", at_most(0.05, 0.15), calibration),
+             "the mean over ranges; of classes, the share of probability given to a wrong class, beyond what so few samples do. 0 is "
+             "perfect. ✓ up to 0.05, ○ up to 0.15, ✗ above.", at_most(0.05, 0.15), calibration, "nothing was drawn more than once"),
     Property("Diversity", "Do samples differ as observations do?", "spread over the true spread",
              "the mean distance between two samples of a tile over that between two true observations of the same ground. 1 is right, "
-             "less is too alike, more too wild. ✓ between 0.8 and 1.25, ○ between 0.5 and 2, ✗ beyond.", about_one, diversity,
+             "less is too alike, more too wild. ✓ between 0.8 and 1.25 where every layer's is between 0.5 and 2, ○ between 0.5 and 2, ✗ "
+             "beyond.", about_one, diversity,
              "only one true observation a tile is known"),
     Property("Consistency", "Do the layers agree with each other?", "shift of physical measures",
              "how far the mean of each measure of consistency lies from that of observations, beyond chance, in standard deviations of "
-             "these (Cohen's d), the mean over measures. 0 is right. ✓ up to 0.2 (small), ○ up to 0.5 (medium), ✗ above.",
+             "these (Cohen's d), 2 at most, the mean over measures. 0 is right. ✓ up to 0.2 (small), ○ up to 0.5 (medium), ✗ above.",
              at_most(0.2, 0.5), consistency, f"fewer than {LEAST} tiles, or no layers that say something of each other"),
 )
 

@@ -116,7 +116,8 @@ class RankTest:
 def rank_test(counts: ArrayLike, independent: float | None = None) -> RankTest:
     """Tests whether counts of ranks [m + 1] are uniform, and names how they are not: `chi_square`, `slope`, `convexity`.
 
-    `independent` is how many independent cases the counts stand for (tiles, say, where pixels were counted): they are scaled to it.
+    `independent` is how many independent cases the counts stand for (tiles, say, where pixels were counted): they are scaled to it. `worth`
+    tells it.
     """
     found = np.asarray(counts, np.float64)
     if found.ndim != 1 or len(found) < 2 or found.sum() <= 0:
@@ -127,6 +128,23 @@ def rank_test(counts: ArrayLike, independent: float | None = None) -> RankTest:
     whole, tilt, bend = float(chi_square(found)), float(slope(found)), float(convexity(found))
     degrees = len(found) - 1
     return RankTest(whole, degrees, float(gammaincc(degrees / 2, whole / 2)), tilt, two_sided(tilt), bend, two_sided(bend), found.sum())
+
+
+def worth(shares: ArrayLike) -> float:
+    """For how many independent cases tiles stand by whose shares of ranks [tiles, m + 1] a histogram is made: `independent` of `rank_test`.
+
+    One a tile where each has one truth. Shares that are a mean over several truths, or bands, vary less between tiles than those of single
+    cases; how much less is the design effect (Rao and Scott 1981, Journal of the American Statistical Association 76, 221-230): with t
+    truths a tile is worth t (m + 2) / (t + m + 1). It is a mean over the ranks, for chi-square as a whole: bands share their slope and
+    convexity more than the rest. Where nothing is known of how tiles differ, each is one.
+    """
+    found = np.asarray(shares, np.float64)
+    tiles, share = len(found), found.mean(0)
+    between, single = ((found - share) ** 2).sum() / tiles, (share * (1 - share)).sum()
+    if between <= 0:
+        return float(tiles)
+    effect = between / single                                        # of tiles that are one case each it is 1
+    return float((tiles - 1 + effect) / effect)                      # less what the mean itself varies by
 
 
 def deviations(counts: ArrayLike) -> Array:

@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 FEW = 5                                                              # blocks: of fewer, percentiles are no range
+SAME = 1e-9                                                          # of a difference: draws that vary by no more than rounding
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def paired(
 
     Both are computed from the same draws of blocks, so what makes a block hard for both cancels. The range is Student's t times the
     bootstrap's standard error (Efron and Tibshirani 1993, chapter 12; enlarged as in `interval_of`), and p is that t's: it has no floor at
-    1 / draws, as many comparisons need (`holm`).
+    1 / draws, as many comparisons need (`holm`). Where all draws agree there is no t: p is the sign test's, 2^(1 - n) for n blocks.
     """
     from scipy.special import stdtr
 
@@ -115,7 +116,8 @@ def paired(
     if number < 2 or len(kept) < 2 or not np.isfinite(value):
         return Difference(value, np.nan, np.nan, np.nan)
     error, reach = spread_of(kept, number, level)
-    p = 2 * stdtr(number - 1, -abs(value) / error) if error > 0 else float(value == 0)
+    signs = 2.0 ** (1 - number) if value else 1.0                    # right in three of three cells, say: that is one in four by chance
+    p = 2 * stdtr(number - 1, -abs(value) / error) if error > SAME * abs(value) else signs
     return Difference(value, value - reach, value + reach, float(p))
 
 
