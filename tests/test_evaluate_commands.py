@@ -14,8 +14,9 @@ from copgen.cli import app
 from copgen.evaluation.generators import open_generator
 from copgen.evaluation.kept import Ensemble, write_ensemble
 from copgen.evaluation.recipe import Condition
-from copgen.evaluation.rows import read_rows
+from copgen.evaluation.rows import PLANNED, read_rows
 from copgen.evaluation.worker import with_others
+from copgen.files import write_json
 
 RECIPE = """
 samples = 5
@@ -77,11 +78,12 @@ def test_kept_samples_have_all_rows_that_were_drawn_and_swaps_their_own_value(tm
     drawn = [case.with_layers({row: made_scene("a", seed)[row] for row in both}, seed=seed) for seed in range(2)]
     days = {day: with_others(case, "date", {"date": np.array([day], "datetime64[D]")}) for day in ("2020-02-01", "2020-06-01")}
     swapped = [days["2020-02-01"].with_layers(one.layers, **{**days["2020-02-01"].notes, **one.notes}) for one in drawn]
-    conditions = (Condition("places", given, ("place",), 2), Condition("given", given, both, 2), Condition("swap date", given, both, 2, "date"))
+    conditions = (Condition("places", given, ("place",), 2), Condition("given", given, both, 2),
+                  Condition("swap date", given, both, 2, "date"))
     for k, one in enumerate(conditions):
         samples = [sample.only(one.scored) for sample in drawn]
         write_ensemble(tmp_path / f"samples/00{k}/a.safetensors", Ensemble(one, case, [], samples, "x", swapped if one.swap else []))
-    (tmp_path / "plan.json").write_text('{"generator": {"name": "x"}, "recipe": {}}')
+    write_json(tmp_path / "plan.json", {**{key: {} for key in (*PLANNED, "expected")}, "generator": {"name": "x"}})
     kept = open_generator(f"kept:{tmp_path}")
     assert [set(one.layers) for one in kept.samples(case, given, both, range(2))] == [set(both)] * 2
     assert len(kept.samples(days["2020-02-01"], given, both, range(2))) == 2

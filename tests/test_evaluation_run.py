@@ -18,6 +18,7 @@ import toy_evaluation
 from toy_evaluation import RECIPE, random_scene, toy
 
 from copgen import geoparquet
+from copgen.evaluation.arrays import results_of
 from copgen.evaluation.kept import Ensemble, read_ensemble, write_ensemble
 from copgen.evaluation.plan import Tools
 from copgen.evaluation.recipe import Condition, Protocol, Recipe
@@ -264,6 +265,9 @@ def test_an_unfinished_evaluation_is_read_and_says_how_much_is_there(finished: P
         path.unlink()
     none = read_rows(out)
     assert len(none.frame) == 0 and list(none.frame.columns) == ["generator", *COLUMNS] and none.meta["finished"] == 0
+    for paths in (out, [finished, out]):
+        with pytest.raises(ValueError, match="has no finished part yet; run it to its end"):
+            results_of(read_rows(paths))
 
 
 def test_reading_some_is_reading_all_and_choosing(finished: Path) -> None:

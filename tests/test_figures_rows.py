@@ -13,6 +13,7 @@ pytest.importorskip("pandas")
 from made_rows import Made, places_of
 
 from copgen.evaluation.arrays import Asked
+from copgen.evaluation.distribution import distribution_tables
 from copgen.evaluation.kept import Ensemble
 from copgen.evaluation.recipe import Condition
 from copgen.figures import architecture, basemap, calibration, distribution, maps
@@ -188,6 +189,19 @@ def test_influence_is_the_root_of_moved_over_spread():
     assert found is not None and found.value == pytest.approx(0.5) and found.truth == pytest.approx(np.sqrt(0.5))
     bars = distribution.influence([made.results()]).axes[0].patches
     assert [bar.get_height() for bar in bars] == [pytest.approx(0.5)]
+
+
+def test_influence_is_drawn_as_tables_have_it():
+    """A band of 36 times as many pixels counts no more than another."""
+    made, swap = Made(), {"protocol": "swap date", "given": "DEM+date", "modality": "S2L2A"}
+    for band, moved, pixels in (("B02", 4.0, 3600), ("B01", 16.0, 100)):
+        for statistic, value in (("moved", moved), ("spread", 10.0), ("true moved", 2 * moved)):
+            made.add(CELLS[0], statistic, value, pixels, band=band, **swap)
+    results = made.results()
+    found = distribution.influence_of(results, Asked("swap date", "DEM+date"), "S2L2A")
+    row = next(row for row in distribution_tables([results], ["influence"])[0].rows if row[3] == "moved / spread")
+    assert found is not None and (found.value, found.truth) == pytest.approx((1.0, np.sqrt(2)))
+    assert (row[4].value, row[5].value) == pytest.approx((found.value, found.truth))
 
 
 def test_consistency_has_a_dot_a_tile():

@@ -187,7 +187,7 @@ def constant_value(text: str, value: str, row: Modality) -> float:
         return row.legend.codes[row.legend.names.index(value)]
     try:
         number = float(value)
-        if (number in row.legend.codes) if row.legend else abs(number) <= np.finfo(np.float32).max:
+        if (number in row.legend.codes) if row.legend else abs(number) <= float(np.finfo(np.float32).max):
             return number
     except ValueError:
         pass

@@ -171,10 +171,16 @@ class Results:
 
 
 def results_of(rows: Rows | Sequence[Rows]) -> list[Results]:
-    """The results of every generator in what `rows.read_rows` read, of one run or of several, in their order."""
+    """The results of every generator in what `rows.read_rows` read, of one run or of several, in their order.
+
+    Raises ValueError for an evaluation of which no part is finished.
+    """
     found = []
     for one in [rows] if isinstance(rows, Rows) else rows:
         metas = one.meta.get("runs") or [one.meta]
+        if empty := next((meta for meta in metas if meta.get("finished") == 0), None):
+            raise ValueError(f"the evaluation of {empty.get('name') or empty['generator']['name']} has no finished part yet; run it to its "
+                             "end, or leave it out")
         names = list(one.frame["generator"].cat.categories) if "generator" in one.frame else [""]
         for name, meta in zip(names, metas, strict=True):
             frame = one.frame[one.frame["generator"] == name] if len(names) > 1 else one.frame

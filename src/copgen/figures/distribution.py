@@ -13,6 +13,7 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from copgen.evaluation.arrays import Array, Asked, Group, Results, known_mean, ratio
+from copgen.evaluation.measures import pair_by_band, root_of_ratio
 from copgen.evaluation.metrics import LOWER, Metric, metrics_of
 from copgen.figures.panels import DASHED, colour_of, having, marker_of, named_series, panelled
 from copgen.figures.style import BLACK, PAGE, RULE, blank, paper
@@ -113,22 +114,13 @@ class Influence:
 
 
 def influence_of(results: Results, asked: Asked, modality: str) -> Influence | None:
-    """The root of the mean squared move over the mean squared spread, all bands together; None where nothing was swapped."""
-    group = (asked,)
-    moved, spread, true = (results.values(group, modality, name) for name in ("moved", "spread", "true moved"))
-    if moved is None or spread is None:
+    """As tables have it, the root of the mean move over the mean spread, bands counting the same; None where nothing was swapped."""
+    moved, true = (pair_by_band(name, "spread")(results, (asked,), modality) for name in ("moved", "true moved"))
+    if moved is None or not moved.any():
         return None
-    there = moved.weight.sum((1, 2)) > 0
-    sums = [one.total.sum((1, 2))[there] for one in (moved, spread)]
-
-    def rooted(a: Array, b: Array) -> Array:
-        return np.sqrt(np.maximum(ratio(a, b), 0))           # a fair estimate of nothing may fall below it
-
-    found = blocked(rooted, *sums, blocks=blocks_of(results)[there], draws=DRAWS)
-    truth = np.nan
-    if true is not None:
-        known = true.weight.sum((1, 2)) > 0      # how far the truth moves is known of some tiles alone
-        truth = float(rooted(true.total[known].sum(), spread.total[known].sum()))
+    there = moved.any((1, 2))
+    found = blocked(lambda sums: root_of_ratio(sums.T), moved[there, 0].T, blocks=blocks_of(results)[there], draws=DRAWS)
+    truth = float(root_of_ratio(true.sum((0, 1)))) if true is not None else np.nan
     return Influence(found.value, found.low, found.high, truth)
 
 

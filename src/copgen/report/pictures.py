@@ -82,7 +82,8 @@ CONSISTENCY = (
     "line the drawn layers agree with each other as the observed ones do.")
 INFLUENCE = (
     "How far the mean of the samples moves when one given layer is taken from another cell, in units of their spread: 0 where the "
-    "generator ignores the layer. Black lines: how far true observations move. A cross: there is no spread to measure by.")
+    "generator ignores the layer. Thick black lines: how far true observations move; thin ones: 95 % of draws of tiles. A cross: there is "
+    "no spread to measure by.")
 
 
 def of_rows(gallery: Gallery, runs: Sequence[Results], conditions: Sequence[Condition]) -> None:
