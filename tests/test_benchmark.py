@@ -293,3 +293,10 @@ def test_files_that_are_not_the_benchmarks_are_refused(root: Path) -> None:
     assert "benchmark_grid.json: 143D_1481R" in refused(lambda: open_cases(f"benchmark:{root}").names())
     small = replace(TABLE, footprint=960)
     assert "the model sees 960 m" in refused(lambda: open_cases(f"benchmark:{root}", small))
+
+
+def test_the_truth_itself_is_not_taken_for_samples(tmp_path: Path) -> None:
+    root = tmp_path / "benchmark"
+    write(root, "real", [row(CELL, k, bands_of()) for k in range(2)])
+    with pytest.raises(ValueError, match="config=real: these are the truths themselves"):
+        open_generator(f"benchmark:{root},config=real")

@@ -178,7 +178,7 @@ def constant(text: str, table: Table) -> tuple[str, dict[str, np.ndarray]]:
     if not rows or not all(row.is_image for row in rows):
         raise ValueError(f"--constant {text}: takes PRODUCT=VALUE for a layer with pixels, such as LULC=trees or DEM=250")
     layers = {row.name: np.full(table.layer_shape(row.name), constant_value(text, value, row)) for row in rows}
-    return re.sub(r"[^A-Za-z0-9.]+", "-", f"{product}-{value}").strip("-"), layers
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", f"{product}-{value}"), layers
 
 
 def constant_value(text: str, value: str, row: Modality) -> float:

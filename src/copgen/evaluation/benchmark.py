@@ -310,6 +310,8 @@ def open_samples(root: Path, table: Table = TABLE, config: str = "copgen") -> Be
     """The samples of a config; ValueError for one that is not there."""
     if not re.fullmatch(r"[\w-]+", config):
         raise ValueError(f"config={config}: a folder of the benchmark is needed, such as copgen or terramind")
+    if config == BenchmarkCases.CONFIG:
+        raise ValueError(f"config={config}: these are the truths themselves; name the samples of a model, such as copgen or terramind")
     images = Images(root, config, table)
     images.files                                 # noqa: B018 - refuses a folder without any
     return BenchmarkSamples(images)

@@ -188,6 +188,7 @@ def joined(frames: Sequence[Any]) -> Any:
     import pandas as pd
     from pandas.api.types import union_categoricals
 
+    frames = [frame for frame in frames if len(frame)] or frames[:1]             # the categories of an empty one are of no type
     columns = {name: [frame[name] for frame in frames] for name in frames[0].columns}
     return pd.DataFrame({name: union_categoricals(parts) if isinstance(parts[0].dtype, pd.CategoricalDtype) else
                          pd.concat(parts, ignore_index=True) for name, parts in columns.items()})
