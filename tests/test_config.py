@@ -14,7 +14,7 @@ from copgen.modalities import TABLE
 from copgen.training.loop import Optimisation
 from copgen.training.recipe import CodecSizes, Recipe, read_recipe
 
-RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
+RECIPES = sorted(path for path in (REPOSITORY / "recipes").glob("*.toml") if not path.stem.startswith("evaluate"))   # of models
 TEXT = """
 name = "small"
 [table]

@@ -19,8 +19,8 @@ from copgen.evaluation.worker import with_others
 from copgen.files import write_json
 
 RECIPE = """
-samples = 5
-truths = 3
+samples = 3
+truths = 2
 [[protocols]]
 name = "given"
 given = [["DEM", "LULC", "place", "date"]]

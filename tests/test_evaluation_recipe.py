@@ -15,7 +15,8 @@ from copgen.config import dump, parse
 from copgen.evaluation.recipe import NotHere, Protocol, Question, Recipe, conditions, load_recipe, named
 from copgen.modalities import TABLE
 
-PAPER, SMALL = (load_recipe(REPOSITORY / "recipes" / f"{name}.toml") for name in ("evaluate", "evaluate-small"))
+PAPER, SMALL, REFERENCE = (load_recipe(REPOSITORY / "recipes" / f"{name}.toml")
+                           for name in ("evaluate", "evaluate-small", "evaluate-reference"))
 TARGETS = {"DEM", "LULC", "S1RTC", "S2L1C", "S2L2A", "place", "date"}
 
 
@@ -141,3 +142,8 @@ def test_mistakes_are_named_with_the_file(tmp_path: Path, text: str, says: str) 
 def test_swap_values_are_typed() -> None:
     day = only(Protocol("x", given=(("DEM", "date"),), swap="date", values={"a": np.datetime64("2020-01-01").astype(object)}))
     assert day.name == "x date" and day.condition(TABLE, TABLE.names).protocol == "x date"
+
+
+def test_the_references_are_asked_what_the_small_recipe_asks() -> None:
+    small = {(one.name, one.words, one.samples) for one in SMALL.questions}
+    assert {(one.name, one.words, one.samples) for one in REFERENCE.questions} <= small
