@@ -32,7 +32,8 @@ KINDS: dict[str, tuple[str, Choose, bool, tuple[str, ...]]] = {      # title, me
     "influence": ("Influence: how far does the distribution move when a given layer is another cell's?", influence_measures, True,
                   ("In units of the samples' spread; if perfect: how far the true distribution moves, in the same units.",)),
     "memorisation": ("Memorisation: are samples nearer to what was trained on than to what was held out?", memory_measures, False,
-                     ("nearer training: the share of samples whose nearest neighbour is a training patch; 0.5 where nothing is copied.",)),
+                     ("nearer training: the share of samples whose nearest neighbour is a training patch; 0.5 where nothing is copied.",
+                    "The range is over cells, not over the places that were looked at: few of them are the nearest to many samples.")),
 }
 
 
