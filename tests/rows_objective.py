@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from copgen.training.launch import Devices
+from copgen.training.launch import Devices, leave
 from copgen.training.loop import Objective, Optimisation, Paused, Player, train
 
 STEPS = 12
@@ -63,14 +63,17 @@ def run(folder: Path, case: str) -> dict[str, Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    is_first = True
     for case in sys.argv[2:]:
         try:
             run(Path(sys.argv[1]), case)
         except SystemExit:                       # not the first process: it goes on with the next case
-            continue
+            is_first = False
         except Paused as pause:
             print(pause, file=sys.stderr)
             sys.exit(pause.code)
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+    if not is_first:
+        leave(0)                                 # as the commands do
