@@ -26,8 +26,7 @@ def generate(
     archive: Annotated[Path | None, typer.Option(help="An archive in Major TOM's layout.")] = None,
     cell: Annotated[str | None, typer.Option(help="The cell to read from it, such as 618U_30L.")] = None,
     given: Annotated[str | None, typer.Option(help=f"What to read from the cell: {NAMES}.")] = None,
-    constant: Annotated[list[str] | None, typer.Option(metavar="PRODUCT=VALUE", help=(
-        "A layer that is the same everywhere, repeatable: LULC=trees, or DEM=250 in its unit."))] = None,
+    constant: Annotated[list[str] | None, typer.Option(metavar="PRODUCT=VALUE", help="A layer alike everywhere: LULC=trees.")] = None,
     patch: Annotated[str | None, typer.Option(metavar="ROW,COL", help="Another of the cell's 6 x 6 squares; 0,0: north-west.")] = None,
     window: Annotated[str | None, typer.Option(metavar="EASTING,NORTHING", help="The square's left and top, scene's CRS, m.")] = None,
     place: Annotated[str | None, typer.Option(metavar="LAT,LON|none", help="If not the square's centre; none: not given.")] = None,
@@ -61,8 +60,7 @@ def generate(
     Of many cells (--archive with --cells or --cells-file), each square has its own folder; what is finished is kept when the command is run
     again, what is refused is told in OUT/failed.jsonl, and a sample is the same whatever the engine and the number of workers.
 
-    Example: copgen generate --input DEM=dem.tif --input LULC=lulc.tif,codes=index --date 2021-07-23 --want S2L2A,S1RTC
-    --samples 8 --out out
+    Example: copgen generate --input DEM=dem.tif --input LULC=lulc.tif,codes=index --date 2021-07-23 --want S2L2A,S1RTC --out out
     """
     from copgen.job import Job
 
