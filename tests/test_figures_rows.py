@@ -218,10 +218,6 @@ def test_consistency_has_a_dot_a_tile():
 
 # --- maps ---------------------------------------------------------------------------------------------------------------------------
 
-land = pytest.mark.skipif(not __import__("importlib.util").util.find_spec("global_land_mask"), reason="global-land-mask is not installed")
-
-
-@land
 def test_dots_lie_at_their_longitude_and_latitude_and_a_star_at_the_truth():
     case = maps.Placed("here", {"a": np.array([[10.0, 20.0], [-30.0, 140.0]]), "b": np.array([[0.0, 0.0]])}, (55.0, -3.0), "DEM")
     axes = maps.places([case]).axes[0]
@@ -229,7 +225,6 @@ def test_dots_lie_at_their_longitude_and_latitude_and_a_star_at_the_truth():
     assert drawn == {"o": ([20, 140], [10, -30]), "^": ([0], [0]), "*": ([-3], [55])}
 
 
-@land
 def test_a_legend_says_how_far_the_samples_lie():
     quarter = np.pi / 2 * 6371
     assert maps.words(np.array([[0.0, 0.0], [0.0, 0.0]]), (0.0, 90.0)) == (
@@ -237,7 +232,6 @@ def test_a_legend_says_how_far_the_samples_lie():
     assert "energy score 0 km" in maps.words(np.array([[5.0, 5.0]]), (5.0, 5.0))
 
 
-@land
 def test_coastlines_put_cities_on_land_and_the_atlantic_in_the_sea():
     lat, lon, share = basemap.land_share()
 
@@ -249,7 +243,6 @@ def test_coastlines_put_cities_on_land_and_the_atlantic_in_the_sea():
     assert basemap.on_land(np.array([[48.85, 2.35], [30.0, -40.0]])) == 0.5
 
 
-@land
 def test_priors_have_a_map_a_class():
     figure = maps.priors({"trees": np.array([[60.5, 10.0], [62.0, 25.0]]), "water": np.array([[0.0, -30.0]])}, {"trees": "#358221"})
     assert [axes.get_title(loc="left") for axes in figure.axes[:2]] == ["trees: 2 samples, 100% on land", "water: 1 sample, 0% on land"]

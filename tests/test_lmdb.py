@@ -20,14 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from copgen.latents.pickles import arrays_in
+from copgen.latents.pickles import Kind, array_from, arrays_in
 from copgen.majortom.grid import centre_of, names_of
 from copgen.modalities import TABLE
 from copgen.shards import open_shards
 from copgen.training.backbone import check_moments
 
 lmdb = pytest.importorskip("lmdb")
-from copgen.latents.lmdb import import_lmdb  # noqa: E402
+from copgen.latents.lmdb import import_lmdb, read_cells  # noqa: E402, read_cells
 
 FLOATS = st.sampled_from([np.float16, np.float32, np.float64])
 
@@ -320,3 +320,19 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "crs.npz", cells=np.array(["618U_30L"]), crs=np.array(["EPSG:banana"]))
     with pytest.raises(ValueError, match=r"crs.npz: says nothing of cells that can be read \(the CRS EPSG:banana, which is not like"):
         import_lmdb(tmp_path / "two" / "DEM_DEM", tmp_path / "dated", TABLE, about=tmp_path / "crs.npz")
+
+
+def test_a_buffer_that_is_recalled_often_is_not_copied() -> None:
+    buffer = bytearray(np.arange(6, dtype="<f4").tobytes())
+    arrays = [array_from(buffer, Kind("f4", "<"), (2, 3), False) for _ in range(2)]
+    assert np.shares_memory(*arrays) and not arrays[0].flags.writeable and arrays[0].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_cells_that_unpack_to_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", cells=np.zeros(200_000))
+    monkeypatch.setattr("copgen.latents.lmdb.LARGEST", 100_000)
+    with pytest.raises(ValueError, match="arrays of more than 100000 bytes, once unpacked"):
+        read_cells(tmp_path / "bomb.npz")
+    monkeypatch.setattr("copgen.latents.lmdb.LARGEST", 100)
+    with pytest.raises(ValueError, match="have at most 100"):
+        read_cells(tmp_path / "bomb.npz")

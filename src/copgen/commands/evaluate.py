@@ -86,6 +86,7 @@ def tables(
     distribution: Annotated[bool, typer.Option(help="Also the tables of distributions: calibration, sets, consistency, influence.")] = True,
     paper: Annotated[bool, typer.Option("--paper", help="Beside them the numbers that the paper prints.")] = False,
     pairs: Annotated[bool, typer.Option("--pairs", help="Distributions also where two layers are left out.")] = False,
+    bands: Annotated[bool, typer.Option("--bands", help="Also errors band by band.")] = False,
     format: Annotated[str, typer.Option(help="How they are printed: terminal, md, csv or tex.")] = "terminal",
     out: Annotated[Path | None, typer.Option(help="A folder for each table as Markdown, CSV and LaTeX.")] = None,
     draws: Annotated[int, typer.Option(help="Draws of the bootstrap over cells.")] = 1000,
@@ -95,7 +96,7 @@ def tables(
     Example: copgen evaluate tables runs/nano runs/perfect --out tables
     """
     from copgen.evaluation.arrays import results_of
-    from copgen.evaluation.distribution import best_table, distribution_tables
+    from copgen.evaluation.distribution import band_table, best_table, distribution_tables
     from copgen.evaluation.formats import save
     from copgen.evaluation.rows import read_rows
     from copgen.evaluation.tables import paper_tables
@@ -109,6 +110,8 @@ def tables(
     found = paper_tables(results, numbers, paper=paper, draws=draws)
     if distribution and not table:
         found += [*distribution_tables(results, pairs=pairs, draws=draws), best_table(results)]
+    if bands:
+        found.append(band_table(results, draws=draws))
     if not found:
         raise ValueError(f"{', '.join(map(str, runs))}: has no rows of these tables; evaluate the protocols that they are of")
     for one in found:

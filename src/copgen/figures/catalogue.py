@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,6 @@ class Wish:
     count: int | None = None                     # samples shown
     style: str = "ours"
     basemap: Basemap | None = None
-    read: dict[Path, list[Ensemble]] = field(default_factory=dict, compare=False)
 
     def ensembles(self, protocol: str | None = None, given: str | None = None) -> list[Ensemble]:
         """The samples that fit, of this protocol and these given layers where none are asked for; ValueError where there are none."""

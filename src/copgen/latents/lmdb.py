@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from copgen import geoparquet
 from copgen.files import json_bytes, sha256, write_json
-from copgen.latents.pickles import arrays_in
+from copgen.latents.pickles import LARGEST, arrays_in
 from copgen.majortom.grid import Names, centre_of, numbers_of, patch_centres_at, tile_corners
 from copgen.modalities import TABLE, Table
 from copgen.scaling import DayOfYear, UnitVector
@@ -281,6 +281,8 @@ def read_cells(path: Path) -> Cells:
     ValueError for what is none of them.
     """
     try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"{path.stat().st_size} bytes, and those of cells have at most {LARGEST}")
         if path.suffix == ".pkl":
             found = arrays_in(path.read_bytes())
             if not isinstance(found, dict):
@@ -293,6 +295,8 @@ def read_cells(path: Path) -> Cells:
                      "crs": np.array([code or "" for code in index["crs"]])}
         else:
             with np.load(path, allow_pickle=False) as archive:
+                if sum(one.file_size for one in archive.zip.infolist()) > LARGEST:
+                    raise ValueError(f"arrays of more than {LARGEST} bytes, once unpacked")
                 given = dict(archive)
         names = given["cells"].astype(np.str_)
         order = np.argsort(names)
@@ -301,6 +305,6 @@ def read_cells(path: Path) -> Cells:
         if strange := next((code for code in codes.tolist() if not re.fullmatch(r"(EPSG:\d+)?", code)), None):
             raise ValueError(f"the CRS {strange}, which is not like EPSG:32630")
         return Cells(names[order], dates[order], codes[order])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, BadZipFile, MemoryError) as error:
         raise ValueError(f"{path}: says nothing of cells that can be read ({error}); it is an .npz with cells and dates or crs, an "
                          "archive's index.parquet, or the published cache of dates") from error

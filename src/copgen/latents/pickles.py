@@ -178,7 +178,9 @@ def array_from(buffer: bytes | bytearray, kind: Kind, shape: tuple[Any, ...], by
     dtype = np.dtype(kind.order + kind.code)
     if not all(type(side) is int and side >= 0 for side in shape) or len(shape) > 8 or prod(shape) * dtype.itemsize != len(buffer):
         raise ValueError(f"{len(buffer)} bytes for an array that claims to be of another size")
-    return np.frombuffer(bytes(buffer), dtype).reshape(shape, order="F" if by_columns else "C")
+    array = np.frombuffer(buffer, dtype).reshape(shape, order="F" if by_columns else "C")    # no copy: a buffer can be recalled often
+    array.setflags(write=False)
+    return array
 
 
 def array_of(value: Any) -> NDArray[Any]:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from copgen.scores.best import order_weights
+
 Array = NDArray[np.float64]
 NEIGHBOURS = 5                                   # of the balls of precision and recall
 NO_WIDTH = 1e-8                                  # a range below this has no inside; the stochastic benchmark's
@@ -175,11 +177,7 @@ def compared(known: Array, new: Array, chance_known: Array, chance_new: Array) -
 
 def chance_of_nearest(total: int, drawn: int) -> Array:
     """How likely the k-th nearest of `total` is the nearest of `drawn` of them, for k = 1, 2, ..., total - drawn + 1."""
-    if drawn == total:
-        return np.ones(1)
-    k = np.arange(total - drawn + 1)
-    left = np.concatenate([[1.0], np.cumprod((total - drawn - k[:-1]) / (total - k[:-1]))])      # none of the k nearer ones is drawn
-    return left * drawn / (total - k)
+    return order_weights(total, drawn)[: total - drawn + 1]
 
 
 # --- vectors ------------------------------------------------------------------------------------------------------------------------
