@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "copgen"
 PACKAGES = ("copgen", "copgen.reading")          # from which modules are imported by name
 LAYERS = [
-    {"scaling", "diffusion", "config", "files", "engines", "sun"},
+    {"scaling", "thumbnails", "diffusion", "config", "files", "engines", "sun"},
     {"modalities", "geoparquet"},
     {"scene", "codec", "backbone", "shards", "scores"},
     {"store", "published", "model", "synthetic", "reading", "majortom", "writing", "pictures", "drawing", "sheet"},

@@ -1,4 +1,4 @@
-"""The table of modalities. Everything else derives from it."""
+"""The tables of modalities: COP-GEN's, and COP-GEN-Beta's of thumbnails. Everything else derives from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from copgen.scaling import DayOfYear, Decibel, Legend, Linear, LogHeight, Scaling, UnitVector
+from copgen.scaling import DayOfYear, Decibel, EightBit, Legend, Linear, LogHeight, Scaling, UnitVector
+from copgen.thumbnails import Drawing, FalseColour, Hillshade, TrueColour
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Modality:
     unit: str = ""
     released_as: str = ""                        # its key in the released weights, accepted wherever a name is
     rgb: tuple[str, str, str] | None = None      # a natural or customary colour composite
+    source: Modality | None = None               # of a thumbnail: the layer that it is a picture of
+    drawing: Drawing | None = None               # of a thumbnail: how it is made of that layer
 
     @property
     def is_image(self) -> bool:
@@ -173,10 +176,47 @@ class Table:
             )
         return found
 
+    @cached_property
+    def sources(self) -> Table:
+        """The table of what is measured: of a thumbnail the layer behind it, every other row itself; one side, other pixels."""
+        return replace(self, rows=tuple(row.source or row for row in self.rows))
+
     def subset(self, names: Iterable[str]) -> Table:
         """The same geometry with only these rows, in the table's order."""
         keep = set(names)
         return replace(self, rows=tuple(row for row in self.rows if row.name in keep))
 
 
-TABLE = Table()                                  # the released models': 1920 m, stride 8, patch 2: 834 tokens
+COLOURS = ("red", "green", "blue")
+
+
+def thumbnail(source: Modality, released_as: str, drawing: Drawing, bands: tuple[str, ...]) -> Modality:
+    """The row of a layer's thumbnail at 10 m a pixel: `s2l2a_thumbnail` of `s2l2a_10m`, of the same product."""
+    return Modality(f"{source.product.lower()}_thumbnail", source.product, COLOURS, EightBit(), 10, "8-bit", released_as, COLOURS,
+                    source=replace(source, bands=bands, rgb=None), drawing=drawing)
+
+
+TABLE = Table()                                  # COP-GEN's, of the released models: 1920 m, stride 8, patch 2: 834 tokens
+THUMBNAILS = Table(                              # COP-GEN-Beta's: pictures of 2560 m, 256 x 256 pixels: 1028 tokens
+    rows=(
+        thumbnail(TABLE["dem"], "dem", Hillshade(), ("DEM",)),
+        thumbnail(TABLE["s1rtc"], "s1_rtc", FalseColour(), ("vv", "vh")),
+        thumbnail(TABLE["s2l1c_10m"], "s2_l1c", TrueColour(), TRUE_COLOUR),
+        thumbnail(TABLE["s2l2a_10m"], "s2_l2a", TrueColour(), TRUE_COLOUR),
+    ),
+    footprint=2560, latent_channels=4,
+)
+TABLES = {"copgen": TABLE, "thumbnails": THUMBNAILS}
+
+
+def table_with(names: Iterable[str]) -> Table:
+    """The table that has these rows; ValueError for a row that none has, or rows of several tables."""
+    wanted = list(names)
+    for table in TABLES.values():
+        if set(wanted) <= set(table.names):
+            return table
+    known = {row for table in TABLES.values() for row in table.names}
+    if strange := [name for name in wanted if name not in known]:
+        rows = "; ".join(f"{name}: {', '.join(table.names)}" for name, table in TABLES.items())
+        raise ValueError(f"row {strange[0]!r} is not in this version's tables ({rows})")
+    raise ValueError(f"rows {', '.join(wanted)} are of different tables; take those of one")

@@ -42,6 +42,18 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class EightBit:
+    """Brightness of a picture, 0..255, onto [-1, 1]; back to whole numbers, half and more upwards, and what lies beyond cut off."""
+
+    def to_model(self, x: ArrayLike) -> FloatArray:
+        return np.asarray(x, np.float32) / np.float32(127.5) - 1
+
+    def to_physical(self, y: ArrayLike) -> NDArray[np.uint8]:
+        unit = np.clip((np.asarray(y, np.float32) + 1) / 2, 0, 1)
+        return (unit * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
 class Decibel:
     """Linear radar power onto [-1, 1] by its decibels; what is not positive becomes `floor` (linear power) first."""
 

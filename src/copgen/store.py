@@ -22,7 +22,7 @@ from copgen.backbone import BackboneConfig, UViT
 from copgen.codec import CodecConfig, KLCodec
 from copgen.config import dump, parse
 from copgen.files import json_bytes, write_all, write_json, write_whole
-from copgen.modalities import TABLE, Modality, Table
+from copgen.modalities import Modality, Table, table_with
 
 FORMAT = 1
 RECORD = "copgen.json"
@@ -51,17 +51,18 @@ class ModelRecord:
         for size in ("footprint", "stride", "patch", "latent_channels"):
             if getattr(self, size) < 1:
                 raise ValueError(f"{source}: {size} is {getattr(self, size)}, at least 1 is needed; copy or convert the model again")
-        for row in self.rows:
-            name = str(row.get("name"))
-            if name not in TABLE.by_name:
-                raise ValueError(f"{source}: row {name!r} is not in this version's table ({', '.join(TABLE.names)})")
-            ours = describe(TABLE[name])
+        names = [str(row.get("name")) for row in self.rows]
+        try:
+            table = table_with(names)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}; copy or convert the model again, or update copgen") from error
+        for name, row in zip(names, self.rows, strict=True):
+            ours = describe(table[name])
             for key in sorted(ours.keys() | row.keys()):
                 if ours.get(key) != row.get(key):
                     raise ValueError(f"{source}: row {name} has {key} = {row.get(key)!r}, this version's table {ours.get(key)!r}; "
                                      "the model was made for another table")
-        table = TABLE.subset(str(row["name"]) for row in self.rows)
-        return replace(table, footprint=self.footprint, stride=self.stride, patch=self.patch, latent_channels=self.latent_channels)
+        return replace(table.subset(names), footprint=self.footprint, stride=self.stride, patch=self.patch, latent_channels=self.latent_channels)
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,17 @@ class CodecRecord:
 
 def describe(row: Modality) -> dict[str, Any]:
     """A row as plain data: what a model was trained with, hence what must agree when it is loaded."""
-    scale = {"kind": type(row.scale).__name__, **asdict(row.scale)}  # type: ignore[call-overload]
-    plain: dict[str, Any] = json.loads(json.dumps({"name": row.name, "product": row.product, "bands": row.bands, "unit": row.unit,
-                                                   "resolution": row.resolution, "scale": scale}))
+    said = {"name": row.name, "product": row.product, "bands": row.bands, "unit": row.unit, "resolution": row.resolution,
+            "scale": kind_of(row.scale)}
+    if row.drawing is not None:
+        said["drawing"] = kind_of(row.drawing)
+    plain: dict[str, Any] = json.loads(json.dumps(said))
     return plain
+
+
+def kind_of(one: Any) -> dict[str, Any]:
+    """A scaling or a drawing as plain data."""
+    return {"kind": type(one).__name__, **asdict(one)}
 
 
 def record_of(name: str, licence: str, table: Table, backbone: BackboneConfig, codecs: Mapping[str, str],
