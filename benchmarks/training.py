@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from copgen.backbone import UViT
+from copgen.backbone import BackboneConfig, UViT
 from copgen.modalities import Table
 from copgen.training.ahead import reading
 from copgen.training.denoising import Denoising
@@ -58,10 +58,10 @@ class RandomMoments:
 class Peak:
     """The best matrix product, measured between the steps so that both meet the same load of the machine."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> None:
-        m, k, n = (8192, 8192, 8192) if device.type == "cuda" else (834, 1024, 4096)
+    def __init__(self, device: torch.device, dtype: torch.dtype = torch.bfloat16, tokens: int = 834, rounds: int = 20) -> None:
+        m, k, n = (8192, 8192, 8192) if device.type == "cuda" else (tokens, 1024, 4096)
         self.a, self.b = (torch.randn(shape, device=device).to(dtype) for shape in ((m, k), (k, n)))
-        self.operations, self.shape, self.rounds = 2 * m * k * n, f"{m} x {k} x {n}", 20
+        self.operations, self.shape, self.rounds = 2 * m * k * n, f"{m} x {k} x {n}", rounds
         self.found: list[float] = []
 
     def measure(self) -> float:
@@ -88,11 +88,10 @@ def timed(device: torch.device, work: Callable[[], object]) -> float:
     return clock() - start
 
 
-def forward_operations(recipe: Recipe) -> int:
+def forward_operations(table: Table, config: BackboneConfig) -> int:
     """Of one sample, counted by torch without computing anything."""
-    table = recipe.modalities
     with torch.device("meta"):
-        network = UViT(table, replace(recipe.backbone, positions="random"))
+        network = UViT(table, replace(config, positions="random"))
         latents = {row: torch.zeros(1, *table.latent_shape(row)) for row in table.names}
         times = {row: torch.zeros(1) for row in table.names}
         with FlopCounterMode(display=False) as counter:
@@ -143,7 +142,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     recipe = read_recipe(RECIPES / "nano.toml") if options.size == "nano" else Recipe("base")
-    gpu, operations = torch.cuda.is_available(), forward_operations(recipe)
+    gpu, operations = torch.cuda.is_available(), forward_operations(recipe.modalities, recipe.backbone)
     peak = Peak(torch.device("cuda" if gpu else "cpu"))
     where = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
     tokens = sum(1 + recipe.modalities.tokens(row) for row in recipe.modalities.names)

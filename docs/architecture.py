@@ -1,4 +1,4 @@
-"""Makes docs/architecture.png, .svg and -nano.png, and writes the numbers of docs/architecture.md anew.
+"""Makes docs/architecture.png, .svg, -nano.png and -beta.png, and writes the numbers of docs/architecture.md anew.
 
     python docs/architecture.py
 """
@@ -11,6 +11,7 @@ import matplotlib
 import copgen
 from copgen.figures.architecture import Plan, architecture, numbers, paper_plan, plan_of
 from copgen.figures.style import paper
+from copgen.modalities import THUMBNAILS
 
 HERE = Path(__file__).parent
 NANO = Path(copgen.__file__).parent / "assets" / "nano"
@@ -19,7 +20,9 @@ NANO = Path(copgen.__file__).parent / "assets" / "nano"
 def main() -> None:
     page = HERE / "architecture.md"
     text = page.read_text(encoding="utf-8")
-    for mark, plan, name in (("paper", paper_plan(), "architecture"), ("nano", plan_of(NANO), "architecture-nano")):
+    beta = paper_plan("COP-GEN-Beta", THUMBNAILS, shared="rgb")
+    for mark, plan, name in (("paper", paper_plan(), "architecture"), ("nano", plan_of(NANO), "architecture-nano"),
+                             ("beta", beta, "architecture-beta")):
         before, after = f"<!-- numbers: {mark} -->\n\n", "\n\n<!-- end -->"
         start = text.index(before) + len(before)
         text = text[:start] + numbers(plan) + text[text.index(after, start - len(after)):]

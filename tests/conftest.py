@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from torch import nn
 
 from copgen.backbone import BackboneConfig, UViT
 from copgen.codec import CodecConfig, KLCodec
-from copgen.modalities import Table
+from copgen.modalities import THUMBNAILS, Table
 from copgen.scene import Scene
 from copgen.store import save_model
 
 torch.set_num_threads(1)                         # the tests are small, and other work may share the cores
 
 TINY = Table(patch=4)
+TINY_THUMBNAILS = replace(THUMBNAILS, patch=8)
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -35,8 +37,8 @@ def filled(network: nn.Module, seed: int) -> nn.Module:
     return network.eval()
 
 
-def tiny_codec(channels: int, seed: int = 0) -> KLCodec:
-    config = CodecConfig(channels, width=8, multipliers=(1, 2), blocks=1, stem=4, groups=4, attention=False)
+def tiny_codec(channels: int, seed: int = 0, latent_channels: int = 8) -> KLCodec:
+    config = CodecConfig(channels, latent_channels, width=8, multipliers=(1, 2), blocks=1, stem=4, groups=4, attention=False)
     codec = filled(KLCodec(config, scaling_factor=0.5), seed)
     assert isinstance(codec, KLCodec)
     return codec
@@ -54,6 +56,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     codecs = {name: tiny_codec(TINY[name].channels, seed) for seed, name in enumerate(TINY.images)}
     save_model(folder, "tiny", "Apache-2.0", tiny_backbone(), codecs, notes={"what": "random weights, for tests"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_thumbnails(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model of thumbnails (68 tokens) with random weights and one codec for all; read it, don't write to it."""
+    folder, codec = tmp_path_factory.mktemp("models") / "tiny-thumbnails", tiny_codec(3, latent_channels=4)
+    save_model(folder, "tiny-thumbnails", "Apache-2.0", tiny_backbone(TINY_THUMBNAILS), dict.fromkeys(TINY_THUMBNAILS.images, codec),
+               name_of=lambda row: "rgb")
     return folder
 
 

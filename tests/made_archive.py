@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from rasterio.io import MemoryFile
 
+from copgen.majortom.cells import nominal_ground
 from copgen.majortom.grid import TILE
 from copgen.modalities import LULC_LEGEND, TABLE
 from copgen.scene import Footprint
-from copgen.synthetic.cells import cell_footprint, cell_world, radar_id, sentinel2_ids
+from copgen.synthetic.cells import cell_world, radar_id, sentinel2_ids
 
 Content = Literal["flat", "grain", "real", "synthetic"]
 Array = NDArray[Any]
@@ -146,7 +147,7 @@ def make_archive(
 
 def products(cell: str, passes: Iterable[Pass], content: Content = "flat", samples: Path | None = None) -> Iterator[Product]:
     """A cell's products: those of every pass, and its heights."""
-    ground = cell_footprint(cell)
+    ground = nominal_ground(cell)
     if content == "real":
         ground, passes = real_ground(cell, samples), real_passes(cell, samples)
     for one in passes:
@@ -253,6 +254,21 @@ def geotiff(values: Array, ground: Footprint) -> bytes:
                          transform=ground.transform(ground.side / len(values)), compress="deflate", zlevel=1) as dataset:
             dataset.write(values, 1)
         return bytes(memory.getbuffer())
+
+
+def make_thumbnails(root: Path, cells: Iterable[str] = (CELL,), sides: Mapping[str, int] | None = None) -> Path:
+    """Write cells of which there are only thumbnails: smooth colours that differ by cell and product, heights in grey and 30 m a pixel."""
+    time = datetime.fromisoformat(PLAIN[0].time)
+    for cell in cells:
+        ids = dict(zip(OPTICAL, sentinel2_ids(nominal_ground(cell), time), strict=True)) | {"S1RTC": radar_id(time), "DEM": "id"}
+        for source, side in (sides or {"S2L2A": 1068, "S2L1C": 1068, "S1RTC": 1068, "DEM": 356}).items():
+            waves = np.random.default_rng(zlib.crc32(f"{cell} {source}".encode())).uniform(5, 40, (3, 2, 1)) * np.linspace(0, 1, side)
+            colours = 127.5 + 60 * (np.sin(waves[:, 0, :, None]) + np.sin(waves[:, 1, None]))
+            image = Image.fromarray(np.moveaxis(colours, 0, -1).astype(np.uint8))
+            folder = root / f"Core-{source}" / cell.split("_")[0] / cell / ids[source]
+            folder.mkdir(parents=True)
+            (image.convert("L") if source == "DEM" else image).save(folder / "thumbnail.png", compress_level=1)
+    return root
 
 
 def png(text: str) -> bytes:

@@ -223,3 +223,20 @@ def test_a_damaged_codec_is_refused_before_drawing(job: Job, tiny_model: Path, t
 
 def test_a_square_is_called_as_its_scene_is() -> None:
     assert [str(Square(CELL)), str(Square(CELL, (5, 0)))] == [CELL, f"{CELL}_5_0"]
+
+
+def test_thumbnails_of_every_patch_lie_where_the_patches_are(archive: Path, tiny_thumbnails: Path, tmp_path: Path) -> None:
+    job = Job(tmp_path / "out", model=str(tiny_thumbnails), archive=archive, given="DEM", want="S1RTC", steps=1, absent="drop",
+              device="cpu")
+    report = drawn(job, cells=(CELL,), patches="all")
+    assert (report.squares, report.drawn, report.refused) == (16, 16, {})
+    with rasterio.open(next((archive / "Core-S2L2A").rglob(f"{CELL}/*/B04.tif"))) as file:
+        whole, crs = file.transform, file.crs
+    for i in range(4):
+        for j in range(4):
+            with rasterio.open(job.out / f"{CELL}_{i}_{j}" / "sample-000" / "S1RTC_thumbnail.tif") as file:
+                assert file.crs == crs and file.transform == whole @ whole.translation(22 + 256 * j, 22 + 256 * i)    # of the middle 1024
+    alone = jobs.run(replace(job, cell=CELL, patch=(2, 1), out=tmp_path / "alone"))
+    assert files(alone.folder) == files(job.out / f"{CELL}_2_1")
+    middle = jobs.run(replace(job, cell=CELL, out=tmp_path / "middle"))
+    assert middle.given.footprint is not None and middle.given.footprint.transform(10) == whole @ whole.translation(406, 406)

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from copgen import __version__, published
 from copgen.cli import app, main
-from copgen.modalities import TABLE
+from copgen.modalities import TABLE, THUMBNAILS
 
 LEFT, TOP = 500_010.0, 6_200_010.0                # of the files: 2100 m, a little more than the square
 SQUARE = (500_070.0, 6_199_950.0)                # the square's corner in them: the nearest 60 m to the centred one
@@ -378,7 +378,7 @@ def test_code_in_weights_to_convert_is_not_run(which: str, copgen: Command, tmp_
 
 def test_weights_to_convert_that_are_not_there(copgen: Command, tmp_path: Path) -> None:
     said = copgen("convert", "--backbone", tmp_path / "none.pth", "--vaes", tmp_path, "--out", tmp_path / "model")
-    assert re.search(r"DEM_64x64_DEM_latent_8/model-50-ema\.pth: there is no such file", sentence(said))
+    assert re.search(r"none\.pth: there is no such file", sentence(said))
     assert tree(tmp_path) == {}
 
 
@@ -659,6 +659,12 @@ def test_the_table_is_printed_whole(copgen: Command, tiny_model: Path) -> None:
         assert re.search(rf"\b{row.name}\b", said.out) and row.product in said.out and row.released_as in said.out
         assert " ".join(row.bands) in said.out
     assert "222 tokens" in copgen("modalities", "--model", tiny_model).out
+    thumbnails = copgen("modalities", "--table", "thumbnails")
+    assert thumbnails.status == 0 and "1028 tokens" in thumbnails.out
+    for row in THUMBNAILS.rows:
+        assert row.name in thumbnails.out and row.source is not None and " ".join(row.source.bands) in thumbnails.out
+    assert "there are copgen, thumbnails" in sentence(copgen("modalities", "--table", "maps"))
+    assert "give one of the two" in sentence(copgen("modalities", "--table", "copgen", "--model", tiny_model))
 
 
 def test_models_are_listed(copgen: Command, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -666,7 +672,8 @@ def test_models_are_listed(copgen: Command, tiny_model: Path, tmp_path: Path, mo
     shutil.copytree(tiny_model, tmp_path / "own")
     said = copgen("models")
     assert said.status == 0
-    for part in ("own", "Apache-2.0", "copgen-base", "286,986,562", "mespinosami/copgen-base", "951,274,306", "copgen convert"):
+    for part in ("own", "Apache-2.0", "copgen-base", "286,986,562", "mespinosami/copgen-base", "951,274,306", "copgen convert",
+                 "cop-gen-beta", "286,648,384", "83,653,863", "mespinosami/COP-GEN-Beta"):
         assert part in said.out
     for broken in ("backbone.safetensors", "copgen.json"):                 # one that is broken does not hide the others
         (tmp_path / "own" / broken).write_text("{}")

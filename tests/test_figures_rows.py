@@ -18,7 +18,7 @@ from copgen.evaluation.kept import Ensemble
 from copgen.evaluation.recipe import Condition
 from copgen.figures import architecture, basemap, calibration, distribution, maps
 from copgen.figures.style import rendered
-from copgen.modalities import TABLE
+from copgen.modalities import THUMBNAILS
 from copgen.scene import Scene
 from copgen.scores import best_of_n
 from copgen.scores.calibration import ranks
@@ -337,22 +337,31 @@ def test_rasters_in_degrees_are_read_and_others_refused(tmp_path):
 NANO = REPOSITORY / "src" / "copgen" / "assets" / "nano"
 
 
-def test_the_plans_have_the_published_numbers_of_parameters():
-    plan = architecture.paper_plan()
-    assert plan.backbone_parameters == 286_986_562 and sum(plan.codec_parameters.values()) == 837_121_850
+def beta_plan() -> architecture.Plan:
+    return architecture.paper_plan("COP-GEN-Beta", THUMBNAILS, shared="rgb")
 
 
-@pytest.mark.parametrize(("mark", "plan"), [("paper", architecture.paper_plan), ("nano", lambda: architecture.plan_of(NANO))])
+@pytest.mark.parametrize(("plan", "backbone", "codecs"), [(architecture.paper_plan, 286_986_562, 837_121_850),
+                                                          (beta_plan, 286_648_384, 83_653_863)])
+def test_the_plans_have_the_published_numbers_of_parameters(plan, backbone, codecs):
+    assert plan().backbone_parameters == backbone and sum(plan().codec_parameters.values()) == codecs
+
+
+@pytest.mark.parametrize(("mark", "plan"), [("paper", architecture.paper_plan), ("nano", lambda: architecture.plan_of(NANO)),
+                                            ("beta", beta_plan)])
 def test_the_numbers_of_the_documentation_are_the_tables(mark, plan):
     text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
     _, _, after = text.partition(f"<!-- numbers: {mark} -->\n\n")
     assert after.partition("\n\n<!-- end -->")[0] == architecture.numbers(plan()), "python docs/architecture.py writes them anew"
 
 
-def test_the_diagram_says_every_row_with_its_tokens():
-    words = [text.get_text() for text in architecture.architecture(architecture.paper_plan()).axes[0].texts]
-    assert [word for word in words if word.startswith("1 + ")] == [f"1 + {TABLE.tokens(name)}" for name in TABLE.names]
-    assert any("834 tokens" in word for word in words) and any("10 + 1 + 10" in word for word in words)
+@pytest.mark.parametrize("plan", [architecture.paper_plan, beta_plan])
+def test_the_diagram_says_every_row_with_its_tokens_and_every_codec(plan):
+    table = plan().table
+    words = [text.get_text() for text in architecture.architecture(plan()).axes[0].texts]
+    assert [word for word in words if word.startswith("1 + ")] == [f"1 + {table.tokens(name)}" for name in table.names]
+    assert any(f"{table.sequence_length} tokens" in word for word in words) and any("10 + 1 + 10" in word for word in words)
+    assert sum(word.startswith("VAE") for word in words) == len(plan().codecs)
 
 
 # --- files --------------------------------------------------------------------------------------------------------------------------

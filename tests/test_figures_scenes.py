@@ -20,13 +20,15 @@ from copgen.evaluation.recipe import Condition
 from copgen.figures.infilling import infilling
 from copgen.figures.looping import looping
 from copgen.figures.moments import moments, moments_of
-from copgen.figures.narrowing import Source, density, histogram, narrowing, silverman
+from copgen.figures.narrowing import Source, density, edges_of, histogram, narrowing, silverman
 from copgen.figures.profiles import WAVELENGTHS, profiles, spectra, spot
 from copgen.figures.samples import samples_grid
 from copgen.figures.style import LOOKS, blank, look, paper, rendered, save
 from copgen.figures.tiles import asked_of
 from copgen.loop import Drift, Round
+from copgen.modalities import THUMBNAILS
 from copgen.pictures import Relief, render
+from copgen.scene import Scene
 
 GIVEN = ("dem", "lulc")
 SPECTRAL = ("s2l2a_10m", "s2l2a_20m", "s2l2a_60m")
@@ -43,6 +45,8 @@ def ensemble_of(scene, given=GIVEN, count=6, generator="nano", others=2):
                 layers[row] = layer + random.uniform(-20, 20, 2)
             elif row == "date":
                 layers[row] = layer + int(random.integers(-200, 200))
+            elif scene.table[row].drawing:
+                layers[row] = np.clip(layer * random.uniform(0.7, 1.4), 0, 255).astype(np.uint8)
             elif scene.table[row].legend:
                 layers[row] = np.roll(layer, int(random.integers(0, 60)), axis=-1)
             else:
@@ -56,7 +60,7 @@ def ensemble_of(scene, given=GIVEN, count=6, generator="nano", others=2):
 
 def rounds_of(scene, count=3):
     """A loop that does nothing, with made-up drift."""
-    layers = {row: scene[row] for row in ("s1rtc", *SPECTRAL)}
+    layers = {row: scene[row] for row in scene.table.select("S1RTC,S2L2A")}
     found = []
     for number in range(1, count + 1):
         drift = tuple(Drift(number, chain, product, "x", against, statistic, "DN", 10.0 * number + chain)
@@ -72,8 +76,17 @@ def ensemble(scene):
 
 
 @pytest.fixture(scope="module")
-def figures(scene, ensemble):
-    """Every figure in both styles."""
+def drawn():
+    """Thumbnails of one square, from a seed."""
+    random, slope = np.random.default_rng(11), np.linspace(0, 1, 256)
+    shapes = {name: np.add.outer(slope * random.uniform(40, 120), slope * random.uniform(40, 120)) for name in THUMBNAILS.names}
+    layers = {name: (shape[None] + random.uniform(0, 15, (3, 256, 256))).astype(np.uint8) for name, shape in shapes.items()}
+    return Scene(layers, name="drawn hills", table=THUMBNAILS)
+
+
+@pytest.fixture(scope="module")
+def figures(scene, ensemble, drawn):
+    """Every figure in both styles; those that pictures have, of pictures too."""
     other = ensemble_of(replace(scene, name="other hills"))
     more = ensemble_of(scene, ("dem", "lulc", "s1rtc"))
     rival = replace(ensemble, generator="rival", samples=ensemble.samples[::-1])
@@ -88,7 +101,14 @@ def figures(scene, ensemble):
             f"moments {style}": moments(ensemble, style=style),
             f"looping {style}": looping(rounds_of(scene), scene, style=style),
         }
-    return found
+    radar, all_but_one = ensemble_of(drawn, ("s1rtc_thumbnail",), 16), ensemble_of(drawn, THUMBNAILS.names[:3])
+    return found | {
+        "samples of pictures": samples_grid([radar], count=16, lines=2),
+        "narrowing of pictures": narrowing([radar, all_but_one]),
+        "infilling of pictures": infilling(radar),
+        "moments of pictures": moments(radar),
+        "looping of pictures": looping(rounds_of(drawn), drawn),
+    }
 
 
 def images(figure):
@@ -114,7 +134,7 @@ def test_no_words_touch_other_words_or_leave_the_page(figures, monkeypatch):
         with paper():
             figure.canvas.draw()
             boxes = [(text.get_text(), text.get_window_extent()) for text in drawn.values() if text.get_text().strip()]
-        assert len(boxes) > 10
+        assert len(boxes) > 9
         for said, box in boxes:
             inside = box.x0 > -1 and box.y0 > -1 and box.x1 < figure.bbox.x1 + 1 and box.y1 < figure.bbox.y1 + 1
             assert inside, f"{name}: {said!r} leaves the page"
@@ -249,6 +269,13 @@ def test_densities_integrate_to_one_and_are_the_gaussian_kernel_estimate():
     np.testing.assert_allclose(part, found[grid < 0.25], atol=1e-2 * found.max())
     edges = np.linspace(-0.2, 0.8, 65)
     assert (histogram(values, edges) * np.diff(edges)).sum() == pytest.approx(1)
+
+
+def test_bins_of_whole_numbers_hold_equally_many():
+    for low, high in ((3.0, 200.0), (0.2, 255.0), (10.0, 60.0)):
+        edges = edges_of(low, high, 96, whole=True)
+        assert len(edges) <= 98 and len(set(np.diff(edges))) == 1 and (edges % 1 == 0.5).all() and edges[0] <= low and edges[-1] >= high
+    np.testing.assert_allclose(edges_of(-0.04, 0.3, 96, whole=False), np.linspace(-0.04, 0.3, 97))
 
 
 def test_silverman_of_a_normal_distribution():
@@ -389,3 +416,40 @@ def test_a_loop_shows_its_pictures_and_its_drift(scene):
     assert len(drawn) == 8 and all(points == [[1, 10.5], [2, 20.5], [3, 30.5]] for points in drawn)
     with pytest.raises(ValueError, match="no rounds"):
         looping([], scene)
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------------------------
+
+def test_pictures_are_shown_as_they_are_in_any_style(drawn):
+    radar = ensemble_of(drawn, ("s1rtc_thumbnail",), 16)
+    for style in LOOKS:
+        figure = samples_grid([radar], count=16, lines=2, style=style)
+        own = [sample["s2l2a_thumbnail"] for sample in radar.samples]
+        assert all(shown(figure, np.moveaxis(one, 0, -1)) for one in (drawn["s1rtc_thumbnail"], drawn["s2l2a_thumbnail"], *own))
+        assert "S2L2A given S1RTC · nano" in words(figure)
+        assert "S2L2A: true colour (B04, B03, B02 as red, green, blue)" in words(figure)
+
+
+def test_the_mean_of_pictures_is_a_picture_and_their_spread_is_in_levels(drawn):
+    row = drawn.table["dem_thumbnail"]
+    found = moments_of(row, [np.full((3, 256, 256), level, np.uint8) for level in (10, 20, 33)], np.full((3, 256, 256), 30, np.uint8))
+    assert found.middle.dtype == np.uint8 and (found.middle == 21).all()
+    assert found.spread == pytest.approx(np.std([10, 20, 33], ddof=1)) and found.error == pytest.approx(9.0)
+    assert found.names == ("levels of 255", "levels of 255")
+
+
+def test_figures_that_need_spectra_refuse_pictures(drawn):
+    with pytest.raises(ValueError, match="need its land cover and the spectral bands of its S2L2A; it has dem_thumbnail"):
+        profiles([ensemble_of(drawn, ("s1rtc_thumbnail",))])
+    with pytest.raises(ValueError, match="no band 'B04'; it has red, green, blue"):
+        narrowing([ensemble_of(drawn, ("s1rtc_thumbnail",))], ("B04",))
+
+
+def test_samples_of_which_no_truth_was_kept_are_shown_without_it(ensemble):
+    """As `copgen generate` leaves them."""
+    blind = replace(ensemble, observation=ensemble.observation.only("place, date"))
+    first = render(ensemble.observation.table["s2l2a_10m"], ensemble.samples[0]["s2l2a_10m"])
+    assert len(images(samples_grid([blind]))) == 6 and shown(samples_grid([blind]), first) and shown(moments(blind), first)
+    assert "not observed" in words(infilling(blind))
+    with pytest.raises(ValueError, match="nothing was observed of s2l2a_10m"):
+        narrowing([blind])

@@ -22,11 +22,11 @@ from rasterio.warp import transform as warp_points
 from copgen.download.landcover import add_land_cover, cell_square, cell_year, warped
 from copgen.download.maps import band_at, boxes_of, is_served, parse_source, places, square_at, touches, zone_at
 from copgen.majortom import read_cell
+from copgen.majortom.cells import nominal_ground
 from copgen.majortom.grid import cell_at
 from copgen.modalities import LULC_LEGEND
 from copgen.reading.units import WORLDCOVER
 from copgen.scene import Footprint
-from copgen.synthetic.cells import cell_footprint
 
 pytestmark = QUIET
 SIDE = 1068
@@ -85,7 +85,7 @@ def test_a_map_on_the_cells_grid_comes_through_unchanged(archive: Path, tmp_path
 
 
 def test_finer_pixels_vote_and_coarser_ones_are_the_nearest(tmp_path: Path) -> None:
-    where = cell_footprint(CELL)
+    where = nominal_ground(CELL)
     fine = np.random.default_rng(1).choice(CODES[:3], (SIDE * 4, SIDE * 4), p=[0.5, 0.3, 0.2])
     counts = np.stack([(fine == code).reshape(SIDE, 4, SIDE, 4).sum((1, 3)) for code in CODES[:3]])
     best, ahead = CODES[:3][counts.argmax(0)], np.diff(np.sort(counts, 0)[-2:], axis=0)[0] > 0
@@ -97,14 +97,14 @@ def test_finer_pixels_vote_and_coarser_ones_are_the_nearest(tmp_path: Path) -> N
 
 
 def test_classes_that_become_one_vote_together(tmp_path: Path) -> None:
-    where = cell_footprint(CELL)
+    where = nominal_ground(CELL)
     block = np.array([[10, 10, 10, 10], [10, 10, 20, 20], [20, 30, 30, 30], [100] * 4], np.uint8)     # six of trees, ten of three others
     path = over(tmp_path / "fine.tif", np.tile(block, (SIDE, SIDE)), where, 2.5)
     assert set(np.unique(warped([str(path)], where, "worldcover"))) == {11}
 
 
 def test_every_code_of_worldcover_is_translated_and_no_other(tmp_path: Path) -> None:
-    where = cell_footprint(CELL)
+    where = nominal_ground(CELL)
     theirs = np.array(sorted(WORLDCOVER), np.uint8)[np.arange(SIDE) % len(WORLDCOVER)]
     path = over(tmp_path / "map.tif", np.broadcast_to(theirs, (SIDE, SIDE)), where, 10)
     ours = np.array([WORLDCOVER[int(code)] for code in theirs])
@@ -136,7 +136,7 @@ def test_no_data_stays_no_data_and_has_no_vote(archive: Path, tmp_path: Path) ->
 
 def test_a_cell_between_zones_is_sewn_together_its_own_zone_first(tmp_path: Path) -> None:
     cell = str(cell_at(50.03, 6.0))
-    where = cell_footprint(cell)
+    where = nominal_ground(cell)
     assert {zone_at(*place) for place in places(where)} == {31, 32}
     own = int(where.crs.to_epsg() or 0) % 100
     for zone in (31, 32):                        # each up to the meridian between them, as far as a straight edge goes
@@ -160,7 +160,7 @@ def test_a_cell_between_zones_is_sewn_together_its_own_zone_first(tmp_path: Path
 
 def test_a_map_of_the_world_is_read_across_the_antimeridian(tmp_path: Path) -> None:
     cell = str(cell_at(-16.5, 179.97))
-    where = cell_footprint(cell)
+    where = nominal_ground(cell)
     lons = [lon for _, lon in places(where)]
     assert max(lons) > 179.9 and min(lons) < -179.9                      # it lies on both sides
     world = np.full((1800, 3600), 9, np.uint8)
@@ -224,7 +224,7 @@ def test_what_is_there_is_kept_unless_overwritten(archive: Path, tmp_path: Path)
 
 
 def test_placeholders_have_the_values_of_the_cell(tmp_path: Path) -> None:
-    where = cell_footprint(CELL)
+    where = nominal_ground(CELL)
     text = "{zone}{band}_{year}0101-{next_year}0101/{cell}/{row}/{column}/{square}.tif"
     assert parse_source(text).names(CELL, where, 2021) == ["30U_20210101-20220101/618U_30L/618U/30L/N54W006.tif"]       # type: ignore[attr-defined]
     assert [(zone_at(*place), band_at(place[0])) for place in ((60.4, 5.3), (78.2, 15.6), (-54.8, -68.3), (0.0, 179.9), (83.9, 20.9))] \
@@ -280,7 +280,7 @@ def test_a_local_catalogue_finds_the_year_and_stays_in_its_folder(archive: Path,
         over(tmp_path / "maps" / f"{year}.tif", np.full((SIDE, SIDE), code, np.uint8), where, 10)
     rasterio.shutil.copy(tmp_path / "maps" / "2020.tif", tmp_path / "maps" / "virtual.vrt", driver="VRT")
     assert set(np.unique(warped([str(tmp_path / "maps" / "virtual.vrt")], where, "esri"))) == {5}     # named by the user, it is a map too
-    far = item(cell_footprint("10U_10R"), 2021, "far.tif")
+    far = item(nominal_ground("10U_10R"), 2021, "far.tif")
     other = item(where, 2021, "other.tif", collection="heights")
     file = items_file(tmp_path / "maps" / "items.json", item(where, 2018, "2018.tif"), item(where, 2020, "2020.tif"), far, other)
     made = add_land_cover(archive, CELL, parse_source(f"stac:{file}#lulc"))
@@ -376,4 +376,4 @@ def test_boxes_touch_across_the_antimeridian() -> None:
         assert [touches(bbox, box) for box in (east, west)] == found
     with pytest.raises(ValueError, match="no list of four or six numbers"):
         touches(["a", 1, 2, 3], east)
-    assert Counter(len(boxes_of(cell_footprint(cell))) for cell in (CELL, "0U_0R")) == {1: 2}
+    assert Counter(len(boxes_of(nominal_ground(cell))) for cell in (CELL, "0U_0R")) == {1: 2}

@@ -16,18 +16,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import tiny_codec
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from copgen.bulk.encode import Codecs
 from copgen.latents.pickles import Kind, array_from, arrays_in
 from copgen.majortom.grid import centre_of, names_of
-from copgen.modalities import TABLE
+from copgen.modalities import TABLE, THUMBNAILS
 from copgen.shards import open_shards
+from copgen.store import save_codec
 from copgen.training.backbone import check_moments
+from copgen.training.encode import check_codecs
 
 lmdb = pytest.importorskip("lmdb")
-from copgen.latents.lmdb import import_lmdb, read_cells  # noqa: E402, read_cells
+from copgen.latents.lmdb import import_lmdb, read_cells, table_in  # noqa: E402
 
 FLOATS = st.sampled_from([np.float16, np.float32, np.float64])
 
@@ -159,6 +163,18 @@ def test_a_pickle_with_any_byte_changed_is_read_as_numbers_or_refused(data: st.D
     assert all(array.dtype.kind == "f" for array in (found.values() if isinstance(found, dict) else [found]))
 
 
+def test_bare_bytes_are_the_numbers_of_an_array_of_unknown_shape() -> None:
+    """As the published thumbnail pipeline has them: a dictionary of bytes; alone, or of another length, they are nothing."""
+    array = np.random.default_rng(0).standard_normal((8, 4, 4)).astype("<f4")
+    for protocol in (3, 4, 5):
+        found = arrays_in(pickle.dumps({"DEM_thumbnail": array.tobytes(), "S1RTC_thumbnail": array}, protocol))
+        assert np.array_equal(found["DEM_thumbnail"], array.ravel()) and np.array_equal(found["S1RTC_thumbnail"], array)
+        assert isinstance(found, dict) and not found["DEM_thumbnail"].flags.writeable
+        for value in (array.tobytes(), {"DEM_thumbnail": array.tobytes()[:-1]}, {"DEM_thumbnail": {"a": array.tobytes()}}):
+            with pytest.raises(ValueError, match="it was not unpickled"):
+                arrays_in(pickle.dumps(value, protocol))
+
+
 # Databases
 
 
@@ -284,6 +300,39 @@ def test_latents_that_are_no_numbers_are_absent_and_counted(tmp_path: Path) -> N
     shards = open_shards(tmp_path / "out")
     assert shards.present(("dem",), np.arange(2))[:, 0].tolist() == [False, True]
     assert not shards.read(("dem",), np.array([0]))["dem"].any()
+
+
+def test_latents_of_thumbnails_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are the names of files, values bare bytes, and some patches are the one in the middle; which table they are of is seen."""
+    rng, keys = np.random.default_rng(1), ["573U_120R_0.npy", "573U_120R_15.npy", "618U_30L_7.npy", "618U_30L_center.npy"]
+    values = {key: {row.name.replace(row.product.lower(), row.product): rng.standard_normal((8, 32, 32)).astype(np.float32)
+                    for row in THUMBNAILS.rows} for key in keys}
+    assert list(values[keys[0]]) == ["DEM_thumbnail", "S1RTC_thumbnail", "S2L1C_thumbnail", "S2L2A_thumbnail"]
+    source = write_lmdb(tmp_path / "train", {key: {name: array.tobytes() for name, array in some.items()} for key, some in values.items()})
+    monkeypatch.setattr(pickle, "loads", lambda *_: pytest.fail("unpickles"))
+    assert table_in(source) is THUMBNAILS and table_in(merged(tmp_path / "other")) is TABLE
+    codecs = Codecs(THUMBNAILS, dict.fromkeys(THUMBNAILS.images, tmp_path / "rgb"))
+    save_codec(tiny_codec(3, latent_channels=4), tmp_path / "rgb")
+    import_lmdb(source, tmp_path / "out", THUMBNAILS, codecs=codecs, per_shard=3)
+    shards, rows = open_shards(tmp_path / "out"), THUMBNAILS.names
+    check_moments(shards, THUMBNAILS)
+    check_codecs(shards, tmp_path, lambda row: "rgb")
+    read = shards.read((*rows, "cell", "patch"), np.arange(4))
+    for row, name in zip(rows, values[keys[0]], strict=True):
+        np.testing.assert_array_equal(read[row], np.stack([values[key][name] for key in keys]).astype(np.float16))
+    assert read["patch"].tolist() == [0, 15, 7, 16]
+    assert names_of(*read["cell"].T.astype(np.int64)).tolist() == [key.rsplit("_", 1)[0] for key in keys]
+    with pytest.raises(ValueError, match=r"key b'618U_30L_16.npy': is not a patch of a cell"):
+        import_lmdb(write_lmdb(tmp_path / "beyond", {"618U_30L_16.npy": values[keys[0]]}), tmp_path / "none", THUMBNAILS)
+    with pytest.raises(ValueError, match=r"s1rtc_thumbnail has moments \[8000\], the recipe's table \[8, 32, 32\]"):
+        import_lmdb(write_lmdb(tmp_path / "short", {keys[0]: {"S1RTC_thumbnail": bytes(32_000)}}), tmp_path / "nothing", THUMBNAILS)
+
+
+def test_the_square_in_a_cells_middle_has_its_place_too(tmp_path: Path) -> None:
+    found = {f"{CELLS[0]}_{patch}": moments(KEYS[0], "dem") for patch in ("center", "patch_0", "patch_35")}
+    import_lmdb(write_lmdb(tmp_path / "DEM_DEM", found), tmp_path / "out", TABLE)
+    place = TABLE["place"].scale.to_physical(open_shards(tmp_path / "out").read(("place",), np.arange(3))["place"])
+    np.testing.assert_allclose(place[0], place[1:].mean(0), atol=1e-4)
 
 
 @pytest.mark.parametrize("key, value, said", [

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import pickle
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,43 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from made_released import HEADS, hub_of, own_caches, released_backbone, released_vae
 
 from copgen import diffusion, published
-from copgen.backbone import BackboneConfig, UViT
-from copgen.codec import CodecConfig, KLCodec
 from copgen.modalities import TABLE
 from copgen.model import CopGen, gaussian
 from copgen.scene import Scene
 
-WIDTH, DEPTH, HEADS = 32, 2, 2
 NAME = "copgen-base"
-REVISIONS = {"mespinosami/copgen-base": "a" * 40, published.VAE_REPOSITORY: "b" * 40}
-
-
-def released_backbone(seed: int = 0) -> dict[str, Tensor]:
-    """Random weights under the released keys: numbered, in the ASCII order of the modalities' names, one table of positions."""
-    torch.manual_seed(seed)
-    weights: dict[str, Tensor] = {}
-    clocks, patches = [], []
-    for key, tensor in UViT(TABLE, BackboneConfig(WIDTH, DEPTH, HEADS)).state_dict().items():
-        kind, row, *rest = key.split(".")
-        if kind == "embed":
-            weights[f"patch_embeds.{published.ORDER.index(row)}.proj.{rest[0]}"] = torch.randn(tensor.shape) * 0.2
-        elif kind == "head":
-            weights[f"decoder_preds.{published.ORDER.index(row)}.{rest[0]}"] = torch.randn(tensor.shape) * 0.2
-        elif kind != "position":
-            weights[key] = torch.randn(tensor.shape) * 0.2
-    for row in published.ORDER:
-        clocks.append(torch.randn(1, WIDTH))
-        patches.append(torch.randn(TABLE.tokens(row), WIDTH))
-    weights["pos_embed"] = torch.cat(clocks + patches)[None]
-    return weights
-
-
-def released_vae(row: str, channels: int | None = None) -> dict[str, Tensor]:
-    torch.manual_seed(1 + TABLE.images.index(row))
-    return KLCodec(CodecConfig(channels or TABLE[row].channels, width=32, multipliers=(1, 1, 1, 1), blocks=1)).state_dict()
+VAE_REPOSITORY = published.MODELS[NAME].system.repository
+REVISIONS = {"mespinosami/copgen-base": "a" * 40, VAE_REPOSITORY: "b" * 40}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +46,7 @@ def linked(released: Path, folder: Path) -> tuple[Path, Path]:
     return folder / "500000_nnet_ema.pth", folder / "vae"
 
 
-def replace(path: Path, content: Any) -> None:
+def rewrite(path: Path, content: Any) -> None:
     path.unlink()
     torch.save(content, path)
 
@@ -197,7 +168,7 @@ def without(key: str) -> Any:
 ])
 def test_weights_that_are_no_backbone_are_refused_by_name(change: Any, says: str, released: Path, tmp_path: Path) -> None:
     backbone, vaes = linked(released, tmp_path)
-    replace(backbone, change(released_backbone()))
+    rewrite(backbone, change(released_backbone()))
     message = refused(backbone, vaes, tmp_path / "out")
     assert message.startswith(f"{backbone}: ") and says in message
 
@@ -213,7 +184,7 @@ def test_weights_that_are_no_backbone_are_refused_by_name(change: Any, says: str
 def test_a_vae_of_something_else_is_refused_by_name(change: Any, says: str, released: Path, tmp_path: Path) -> None:
     backbone, vaes = linked(released, tmp_path)
     file = vaes / published.VAE_FOLDERS["dem"] / "model-50-ema.pth"
-    replace(file, change(released_vae("dem")))
+    rewrite(file, change(released_vae("dem")))
     message = refused(backbone, vaes, tmp_path / "out")
     assert message.startswith(f"{file}: ") and says in message
 
@@ -261,66 +232,18 @@ def test_a_file_of_the_older_format_is_read_too(tmp_path: Path) -> None:
 # --- the hub ------------------------------------------------------------------------------------------------------------------------
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as a download needs: a repository's revision, and files by revision with their hash."""
-
-    root: Path
-    requests: list[str]
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, body: bool) -> None:
-        path = self.path.partition("?")[0]
-        self.requests.append(f"{self.command} {path}")
-        repository = next((name for name in REVISIONS if name in path), "")
-        head = {"X-Repo-Commit": REVISIONS.get(repository, "")}
-        if repository and path == f"/api/models/{repository}/revision/main":
-            return self.send(200, json.dumps({"id": repository, "sha": REVISIONS[repository]}).encode(), head, body)
-        start = f"/{repository}/resolve/{REVISIONS.get(repository, '')}/"
-        file = self.root / ("vae" if repository == published.VAE_REPOSITORY else "") / path.removeprefix(start)
-        if not (repository and path.startswith(start) and file.is_file()):
-            return self.send(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
-        data = file.read_bytes()
-        return self.send(200, data, head | {"ETag": f'"{hashlib.sha256(data).hexdigest()}"'}, body)
-
-    def send(self, status: int, data: bytes, head: dict[str, str], body: bool) -> None:
-        self.send_response(status)
-        for key, value in (head | {"Content-Length": str(len(data))}).items():
-            self.send_header(key, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Caches of its own, and a released model of a size that is quick."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("COPGEN_CACHE", str(tmp_path / "cache"))
-    tiny = published.Released("mespinosami/copgen-base", "500000_nnet_ema.pth", BackboneConfig(WIDTH, DEPTH, HEADS), 0)
-    monkeypatch.setattr(published, "MODELS", {NAME: tiny})
-    return tmp_path / "cache"
+    return own_caches(NAME, tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def hub(released: Path, tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
     """A hub on this machine: its address, the folder it serves and the requests it had."""
-    linked(released, tmp_path / "served")
-    handler = type("OwnHub", (Hub,), {"root": tmp_path / "served", "requests": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", tmp_path / "served", handler.requests
-        server.shutdown()
+    served = tmp_path / "served"
+    linked(released, served)
+    with hub_of({"mespinosami/copgen-base": served, VAE_REPOSITORY: served / "vae"}, REVISIONS) as (endpoint, requests):
+        yield endpoint, served, requests
 
 
 def test_a_released_model_is_fetched_and_converted_once(hub: tuple[str, Path, list[str]], caches: Path, converted: Path) -> None:
@@ -353,7 +276,7 @@ def test_a_fetch_that_was_cut_off_goes_on_where_it_stopped(hub: tuple[str, Path,
 
 def test_files_that_are_damaged_on_the_hub_leave_no_model(hub: tuple[str, Path, list[str]], caches: Path) -> None:
     endpoint, served, _ = hub
-    replace(served / "vae" / published.VAE_FOLDERS["lulc"] / "model-50-ema.pth", {"no": "weights"})
+    rewrite(served / "vae" / published.VAE_FOLDERS["lulc"] / "model-50-ema.pth", {"no": "weights"})
     with pytest.raises(ValueError, match=r"LULC_192x192_LULC_latent_8/model-50-ema\.pth: "):
         published.fetch(NAME, endpoint=endpoint)
     assert not caches.exists()
@@ -376,7 +299,7 @@ def test_without_a_network_every_file_and_the_command_are_named(offline: bool, c
     assert time.monotonic() - began < 30         # it gives up; retries would take minutes
     message = str(error.value)
     for part in ("500000_nnet_ema.pth of mespinosami/copgen-base", *published.VAE_FOLDERS.values(), "model-50-ema.pth",
-                 published.VAE_REPOSITORY, f"copgen convert --backbone 500000_nnet_ema.pth --vaes FOLDER --out {caches / NAME}"):
+                 VAE_REPOSITORY, f"copgen convert --backbone 500000_nnet_ema.pth --vaes FOLDER --out {caches / NAME}"):
         assert part in message
     assert "\n" not in message and not caches.exists()
 
@@ -398,5 +321,5 @@ def test_a_second_process_that_was_quicker_is_no_error(released: Path, caches: P
         published.convert(released / "500000_nnet_ema.pth", released / "vae", caches / NAME)
         return released / "500000_nnet_ema.pth", released / "vae", {}
 
-    monkeypatch.setattr(published, "download", download)
+    monkeypatch.setattr("copgen.published.hub.download", download)
     assert published.fetch(NAME) == caches / NAME

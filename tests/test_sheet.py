@@ -10,8 +10,8 @@ from PIL import Image, ImageFont
 from rasterio.crs import CRS
 
 from copgen.drawing import LAND, PAPER, TILE, WATER, Canvas, fitting, printable, world
-from copgen.modalities import TABLE, Modality, Table
-from copgen.pictures import COMPOSITES, HEAT, TINTS, Relief, composite, picture, ramp, render, round_up, spread, tone
+from copgen.modalities import TABLE, THUMBNAILS, Modality, Table
+from copgen.pictures import COMPOSITES, HEAT, TINTS, Relief, composite, drawn_as, picture, ramp, render, round_up, spread, tone
 from copgen.scaling import Linear
 from copgen.scene import Footprint, Scene
 from copgen.sheet import contact_sheet, degrees, drawn, long_date, planned
@@ -43,9 +43,9 @@ def scene(seed: int = 0, table: Table = TABLE, footprint: Footprint | None = UTM
     return Scene(layers, footprint, "edinburgh", table, {"seed": seed, "model": "nano"})
 
 
-def places_of(tile: np.ndarray, sheet: Image.Image, scale: int) -> list[tuple[int, int]]:
+def places_of(tile: np.ndarray, sheet: Image.Image, scale: int, units: int = TILE) -> list[tuple[int, int]]:
     """Where on a sheet a picture is (left, top in units), pixel for pixel."""
-    side = TILE * scale
+    side = units * scale
     pixels, large = (np.asarray(image).astype(int) @ (1, 256, 65536) for image in (sheet, Image.fromarray(tile).resize((side, side), 0)))
     ys, xs = (axis.ravel() for axis in np.mgrid[: pixels.shape[0] - side, : pixels.shape[1] - side])
     for v, u in np.random.default_rng(0).integers(side // 8, side * 3 // 4, (60, 2)):     # neither its frame nor its scale bar
@@ -172,6 +172,35 @@ def test_another_footprint_has_its_own_scale() -> None:
     wide = Footprint(UTM.crs, UTM.left, UTM.top, 2400)
     sheet = contact_sheet(scene(0, beta, wide).only("dem"), [scene(1, beta, wide).only("s2l2a_10m")], scale=1)
     assert sheet.width > 2 * TILE
+
+
+def thumbnails(seed: int = 0) -> Scene:
+    layers = {row: (smooth((3, 256, 256), seed + k) * 255).astype(np.uint8) for k, row in enumerate(THUMBNAILS.names)}
+    return Scene(layers, None, "edinburgh", THUMBNAILS, {"seed": seed})
+
+
+def test_a_thumbnail_is_its_own_picture_and_its_spread_is_in_levels() -> None:
+    for row in THUMBNAILS.rows:
+        layer = thumbnails()[row.name]
+        assert np.array_equal(render(row, layer), np.moveaxis(layer, 0, -1)) and render(row, layer).dtype == np.uint8
+        values, _, unit = spread(row, [np.full((3, 9, 9), level, np.uint8) for level in (250, 254)])
+        assert values == pytest.approx(4 / 2**0.5) and unit == "levels of 255"
+
+
+def test_the_colours_of_thumbnails_have_names() -> None:
+    said = {row.product: drawn_as(row) for row in THUMBNAILS.rows}
+    assert said["S2L2A"] == said["S2L1C"] == ("true colour", ("B04", "B03", "B02")) and said["DEM"][1] == ()
+    assert said["S1RTC"][1] == ("VV", "VV and VH", "VH") and "315" in said["DEM"][0]
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_every_pixel_of_a_larger_square_is_a_whole_number_of_the_sheets(scale: int) -> None:
+    given, samples = thumbnails(9).only("S1RTC"), [thumbnails(10 * k).only("S2L2A") for k in range(2)]
+    sheet = contact_sheet(given, samples, scale=scale)
+    assert planned(given, samples, None).tile == 256 and planned(None, [scene()], None).tile == TILE == 192
+    pictures = [picture(given, "s1rtc_thumbnail"), *(picture(sample, "s2l2a_thumbnail") for sample in samples)]
+    ((x, top),), ((a, below),), ((b, same),) = (places_of(one, sheet, scale, 256) for one in pictures)
+    assert x == a == b - 264 and below == same > top + 256
 
 
 def test_long_and_foreign_names_fit() -> None:

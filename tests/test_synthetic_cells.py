@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from made_rasters import QUIET
+from PIL import Image
 
 from copgen.majortom import read_cell
+from copgen.majortom.cells import nominal_ground
 from copgen.majortom.grid import cell_at, patch_starts, tile_corners
-from copgen.modalities import TABLE
+from copgen.modalities import TABLE, THUMBNAILS
 from copgen.reading.acquired import carries_offset, day_in_name
 from copgen.scene import Scene
 from copgen.synthetic import cells
-from copgen.synthetic.cells import WIDE, cell_footprint, cell_of, cell_setting, product_folders, seed_of, tile_of, write_cells
+from copgen.synthetic.cells import WIDE, cell_of, cell_setting, product_folders, seed_of, tile_of, write_cells
 from copgen.synthetic.setting import square
 
 pytestmark = QUIET
@@ -37,7 +40,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scene]:
 
 def test_a_cell_is_read_back_as_it_was_drawn(drawn: tuple[Path, Scene]) -> None:
     root, world = drawn
-    assert world.footprint == cell_footprint(CELL)
+    assert world.footprint == nominal_ground(CELL)
     for patch in (None, (0, 0), (5, 2)):
         scene = read_cell(root, CELL, given=TABLE.images, patch=patch)
         assert set(scene.layers) == set(TABLE.names) and scene["date"] == world["date"]
@@ -45,6 +48,20 @@ def test_a_cell_is_read_back_as_it_was_drawn(drawn: tuple[Path, Scene]) -> None:
             starts = [TABLE.side(name) * 438 // 192] * 2 if patch is None else [patch_starts(name)[i] for i in patch]
             rows, columns = (slice(start, start + TABLE.side(name)) for start in starts)
             assert np.array_equal(scene[name], world[name][:, rows, columns])
+
+
+def test_the_thumbnails_are_what_the_bands_are_drawn_as(drawn: tuple[Path, Scene], tmp_path: Path) -> None:
+    """Of Major TOM's sizes, heights in grey; a cell without them shows the same, and one with nothing else too."""
+    root, _ = drawn
+    bare = Path(shutil.copytree(root, tmp_path / "bare", ignore=shutil.ignore_patterns("thumbnail.png")))
+    alone = Path(shutil.copytree(root, tmp_path / "alone", ignore=shutil.ignore_patterns("*.tif", "*.xml")))
+    for product in THUMBNAILS.products:
+        with Image.open(next(alone.glob(f"Core-{product}/524U/{CELL}/*/thumbnail.png"))) as image:
+            assert (image.size, image.mode) == (((356, 356), "L") if product == "DEM" else ((1068, 1068), "RGB"))
+    for patch in (None, (0, 0), (3, 1)):
+        stored, made, only = (read_cell(one, CELL, given=THUMBNAILS.products, table=THUMBNAILS, patch=patch) for one in (root, bare, alone))
+        for name in THUMBNAILS.names:
+            assert np.array_equal(stored[name], only[name]) and np.array_equal(stored[name], made[name])
 
 
 def test_all_bands_lie_on_one_square(drawn: tuple[Path, Scene]) -> None:
@@ -96,13 +113,13 @@ def test_the_names_of_products_say_the_days_around_the_cells_date() -> None:
 
 def test_a_cell_lies_where_the_grid_has_it() -> None:
     for cell in ("618U_30L", "0U_0R", "1D_1L", "38D_378R", "282D_485L", "900U_10R", "183D_1916R"):
-        where = cell_footprint(cell)
+        where = nominal_ground(cell)
         assert str(cell_at(*where.centre)) == cell and where.side == 10_680
         assert where.left % 60 == where.top % 60 == 0
         (left,), (top,) = tile_corners([cell], where.crs.to_string())
         assert abs(where.left - left) <= 30 and abs(where.top - top) <= 30
     for seed in range(20):
-        assert cell_footprint(cell_of(seed)).side == WIDE.footprint == cell_setting(cell_of(seed), seed).footprint.side
+        assert nominal_ground(cell_of(seed)).side == WIDE.footprint == cell_setting(cell_of(seed), seed).footprint.side
 
 
 @pytest.mark.parametrize(("lat", "lon", "tile"), [

@@ -28,7 +28,7 @@ from copgen.training.encode import encode
 from copgen.training.loop import Optimisation, Progress, train
 from copgen.training.recipe import BackboneTraining, CodecSizes, CodecTraining, Geometry, Recipe
 from copgen.training.sources import Stored, Worlds, open_source, packed_layers
-from copgen.training.vae import measured_scaling_factor, pixel_reader, train_vae, turned
+from copgen.training.vae import Coded, measured_scaling_factor, train_vae, turned
 
 # Codecs
 
@@ -66,7 +66,7 @@ def test_a_codec_learns_and_is_left_in_its_folder(stored: Stored, row: str, tmp_
     codec = train_vae(row, RECIPE, stored, tmp_path)
     torch.manual_seed(RECIPE.train_vae.how.seed)
     untrained = KLCodec(RECIPE.codec_config(row)).eval()
-    pixels = pixel_reader(row, RECIPE, stored)(np.arange(WORLDS))
+    pixels = Coded([RECIPE.modalities[row]], stored).pixels(np.arange(WORLDS))
 
     @torch.no_grad()
     def error(one: KLCodec) -> float:

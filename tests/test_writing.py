@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import warnings
@@ -12,12 +13,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
 from copgen.files import check_target, write_all, write_json, write_whole
-from copgen.modalities import TABLE, Modality, Table
-from copgen.scaling import Decibel, Legend, Linear, LogHeight
+from copgen.modalities import TABLE, THUMBNAILS, Modality, Table
+from copgen.scaling import Decibel, EightBit, Legend, Linear, LogHeight
 from copgen.scene import Footprint, Scene
 from copgen.writing import file_names, raster_name, save_scene, scene_files
 
@@ -35,6 +37,8 @@ def some_layer(row: Modality, shape: tuple[int, ...], seed: int = 0) -> np.ndarr
             return 10 ** (random.uniform(-30, 5, shape) / 10)
         case LogHeight():
             return random.uniform(0, 3000, shape)
+        case EightBit():
+            return random.integers(0, 256, shape, dtype=np.uint8)
         case _:
             return np.array(["2021-07-23"], "datetime64[D]") if row.name == "date" else np.array([-25.3159412, -48.1])
 
@@ -253,3 +257,54 @@ def test_json_takes_what_notes_hold(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write_json(tmp_path / "nan.json", {"seconds": float("nan")})       # not JSON
     assert not (tmp_path / "nan.json").exists()
+
+
+# --- thumbnails ---------------------------------------------------------------------------------------------------------------------
+
+WIDE = Footprint(UTM.crs, UTM.left, UTM.top, 2560)
+
+
+def test_thumbnails_on_the_ground_are_georeferenced_rgb_rasters_and_pictures(tmp_path: Path) -> None:
+    scene = whole_scene(THUMBNAILS, WIDE)
+    names = {f"{product}_thumbnail.{kind}" for product in THUMBNAILS.products for kind in ("tif", "png")}
+    assert {path.name for path in save_scene(scene, tmp_path)} == names == set(file_names(THUMBNAILS, THUMBNAILS.names))
+    for row in THUMBNAILS.rows:
+        with rasterio.open(tmp_path / raster_name(row)) as file:
+            assert file.dtypes == ("uint8",) * 3 and file.nodata is None and file.crs == WIDE.crs
+            assert file.transform == WIDE.transform(10) and np.allclose(file.bounds, WIDE.bounds, rtol=0, atol=1e-9)
+            assert file.colorinterp == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+            assert file.tags()["COPGEN_UNIT"] == "8-bit" and file.tags()["COPGEN_ROW"] == row.name
+            assert np.array_equal(file.read(), scene[row.name])
+        with Image.open(tmp_path / raster_name(row)) as image:
+            assert image.mode == "RGB" and image.tag_v2[262] == 2          # type: ignore[attr-defined] # photometric interpretation: RGB
+
+
+def test_thumbnails_of_unknown_ground_are_pictures_alone(tmp_path: Path) -> None:
+    scene = whole_scene(THUMBNAILS, None)
+    paths = save_scene(scene, tmp_path)
+    assert {path.name for path in paths} == set(file_names(THUMBNAILS, THUMBNAILS.names, grounded=False)) == {
+        "DEM_thumbnail.png", "S1RTC_thumbnail.png", "S2L1C_thumbnail.png", "S2L2A_thumbnail.png"}
+    for path, row in zip(paths, THUMBNAILS.rows, strict=True):
+        with Image.open(path) as image:
+            assert image.size == (256, 256) and image.mode == "RGB"
+            assert np.array_equal(np.moveaxis(np.asarray(image), -1, 0), scene[row.name])
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpeg"])
+def test_a_picture_says_what_made_it_and_is_the_same_bytes_each_time(kind: str) -> None:
+    smooth = np.broadcast_to(np.linspace(0, 255, 256)[None, None], (3, 256, 256)).astype(np.uint8)
+    scene = Scene({"dem_thumbnail": smooth}, None, "hügel", THUMBNAILS, {"seed": 3, "inputs": [{"path": "Täler"}]})
+    one, two = (scene_files(scene, pictures=kind)[f"DEM_thumbnail.{kind}"] for _ in range(2))      # type: ignore[arg-type]
+    assert one == two
+    with Image.open(io.BytesIO(one)) as image:
+        said = image.text if kind == "png" else json.loads(image.getexif()[0x010E])                # type: ignore[attr-defined]
+        error = np.abs(np.moveaxis(np.asarray(image), -1, 0).astype(int) - smooth)
+        assert image.format == kind.upper()
+    assert error.max() == 0 or (kind == "jpeg" and error.max() <= 4)
+    assert {"COPGEN_SCENE": "hügel", "COPGEN_SEED": "3", "COPGEN_ROW": "dem_thumbnail", "COPGEN_UNIT": "8-bit"}.items() <= said.items()
+    assert json.loads(said["COPGEN_INPUTS"]) == [{"path": "Täler"}]
+
+
+def test_another_kind_of_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match="pictures 'gif': there are png, webp, jpeg"):
+        scene_files(whole_scene(THUMBNAILS, None), pictures="gif")                                 # type: ignore[arg-type]

@@ -96,7 +96,7 @@ def print_encoding(report: Report) -> None:
         print(f"warning: {tally.warned} patches came with a warning, such as: {tally.warning}", file=sys.stderr)
     print(f"{report.made} shards written, {report.kept} kept; {report.patches} patches in {seconds:.1f} s, "
           f"{report.patches / seconds:.3g} a second")
-    print(f"latents: {report.folder}")
+    print(f"shards: {report.folder}")
 
 
 def print_latents(info: Info) -> None:

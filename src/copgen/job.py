@@ -10,8 +10,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -20,13 +21,16 @@ from copgen.files import check_target, json_bytes, write_all
 from copgen.majortom.cells import Offset, read_cell
 from copgen.modalities import Modality, Table
 from copgen.model import Absent, CopGen, Precision, Progress, check_seeds
-from copgen.reading import CopgenWarning, read_scene
+from copgen.reading import CopgenWarning, read_scene, tiles_of
+from copgen.reading.scenes import NoData
+from copgen.scaling import EightBit
 from copgen.scene import Scene, parse_date, parse_place
 from copgen.sheet import contact_sheet, png
-from copgen.writing import RadarUnit, file_names, scene_files
+from copgen.writing import PictureKind, RadarUnit, file_names, is_picture, scene_files
 
 SHEET, RECORD = "contact_sheet.png", "run.json"
 INCIDENTAL = {"out", "model", "inputs", "archive", "cell", "patch", "device", "max_memory", "overwrite", "command"}
+ADDED = {"constants": [], "pictures": "png"}     # by later versions: left out of a request while they say nothing new
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Job:
     absent: Absent = "joint"
     posterior: Literal["mean", "sample"] = "mean"
     s1_unit: RadarUnit = "linear"
+    pictures: PictureKind = "png"                # of thumbnails
     max_memory: int | None = None
     overwrite: bool = False
     command: tuple[str, ...] = field(default=(), compare=False)
@@ -68,7 +73,7 @@ class Job:
     def request(self) -> dict[str, Any]:
         """What samples depend on besides the ground and the weights, as run.json has it: all but where things are and what computes."""
         asked: dict[str, Any] = json.loads(json_bytes({key: value for key, value in asdict(self).items() if key not in INCIDENTAL}))
-        return asked if self.constants else {key: value for key, value in asked.items() if key != "constants"}
+        return {key: value for key, value in asked.items() if key not in ADDED or value != ADDED[key]}
 
 
 @dataclass(frozen=True)
@@ -90,20 +95,49 @@ def run(job: Job, *, progress: Progress | None = None, say: Callable[[str], obje
     return draw(job, model, given_scene(job, model.table), progress=progress, say=say)
 
 
+def run_tiles(job: Job, *, progress: Progress | None = None, say: Callable[[str], object] = lambda _: None) -> list[Result]:
+    """The same at every tile of the inputs, each in a folder of its own; one that lacks data is left out with a warning.
+
+    Nothing is drawn where another one is refused.
+    """
+    check_settings(job)
+    if not job.inputs or job.patch or job.window:
+        raise ValueError("--tiles divides what --input gives, without --patch or --window, which name one square; for those of an archive "
+                         "take --cells and --patches all")
+    model = CopGen.from_pretrained(job.model, device=job.device, precision=job.precision)
+    scenes = [scene for tile in tiles_of(job.inputs, table=model.table) if (scene := given_of_tile(job, tile, model.table))]
+    if not scenes:
+        raise ValueError(f"--tiles: every tile of {', '.join(job.inputs)} lacks data; give another file, or --fill small gaps")
+    for scene in scenes:
+        target(job, model, scene)
+    say(f"{len(scenes)} tiles")
+    return [draw(job, model, scene, progress=progress and partial(shifted, progress, k, len(scenes), job.samples),
+                 say=(lambda _: None) if k else say) for k, scene in enumerate(scenes)]
+
+
+def given_of_tile(job: Job, tile: tuple[int, int], table: Table) -> Scene | None:
+    """What is given of a tile; None, with a warning, where it has no data."""
+    try:
+        return given_scene(replace(job, patch=tile), table)
+    except NoData as error:
+        warnings.warn(f"tile {tile[0]},{tile[1]} is left out: {error}", CopgenWarning, stacklevel=3)
+        return None
+
+
+def shifted(progress: Progress, before: int, tiles: int, samples: int, calls: int, of: int, done: int, _: int) -> None:
+    """From calls and samples of one tile to those of all of them."""
+    progress(before * of + calls, tiles * of, before * samples + done, tiles * samples)
+
+
 def draw(
     job: Job, model: CopGen, scene: Scene, *, progress: Progress | None = None, say: Callable[[str], object] = lambda _: None,
 ) -> Result:
     """The rest of a job, once the model is there and what is given has been read."""
-    wanted = wanted_rows(job, scene, model.table)
-    folder = job.out / scene.name
-    check_target(folder, [SHEET, RECORD], overwrite=job.overwrite)
-    writes = file_names(model.table, wanted)
-    for number in range(job.samples):
-        check_target(folder / sample_name(number), writes, overwrite=job.overwrite)
-    warn_of_others(folder, {folder / sample_name(number) / name for number in range(job.samples) for name in writes})
+    folder, wanted = target(job, model, scene)
     began = time.perf_counter()
     check_weights(model, {*scene.layers, *wanted})
-    unknown = "; date unknown (state it with --date)" if job.date is None and not {"date"} & {*scene.layers, *wanted} else ""
+    undated = "date" in model.table.by_name and job.date is None and not {"date"} & {*scene.layers, *wanted}
+    unknown = "; date unknown (state it with --date)" if undated else ""
     say(f"given: {', '.join(scene.layers) or 'nothing'}; wanted: {', '.join(wanted)}{unknown if scene.layers else ''}")
     scenes = model.generate(scene, wanted, seeds=job.seeds, steps=job.steps, solver=job.solver, absent=job.absent, posterior=job.posterior,
                             max_memory=job.max_memory, progress=progress)
@@ -112,12 +146,24 @@ def draw(
     return write(job, scene, scenes, folder, record)
 
 
+def target(job: Job, model: CopGen, scene: Scene) -> tuple[Path, tuple[str, ...]]:
+    """The folder of a scene's samples and the rows that are drawn there; ValueError for what could not be drawn or written."""
+    wanted = wanted_rows(job, scene, model.table)
+    folder = job.out / scene.name
+    check_target(folder, [SHEET, RECORD], overwrite=job.overwrite)
+    writes = file_names(model.table, wanted, grounded=scene.footprint is not None, pictures=job.pictures)
+    for number in range(job.samples):
+        check_target(folder / sample_name(number), writes, overwrite=job.overwrite)
+    warn_of_others(folder, {folder / sample_name(number) / name for number in range(job.samples) for name in writes})
+    return folder, wanted
+
+
 def warn_of_others(folder: Path, writes: set[Path]) -> None:
     """Say which samples of an earlier run will lie beside the new ones: nothing is ever deleted."""
     others = [path for path in sorted(folder.glob("sample-*/*")) if path not in writes]
     if others:
         warnings.warn(f"{folder}: {len(others)} files of an earlier run stay beside the new ones, such as {others[0].relative_to(folder)}, "
-                      "and run.json will not speak of them; choose another --out to keep runs apart", CopgenWarning, stacklevel=3)
+                      "and run.json will not speak of them; choose another --out to keep runs apart", CopgenWarning, stacklevel=4)
 
 
 def check_settings(job: Job) -> None:
@@ -129,6 +175,8 @@ def check_settings(job: Job) -> None:
     check_seeds([job.seed])
     if job.solver not in diffusion.SOLVERS:
         raise ValueError(f"--solver {job.solver}: there are {', '.join(diffusion.SOLVERS)}")
+    if job.pictures not in get_args(PictureKind):
+        raise ValueError(f"--pictures {job.pictures}: there are {', '.join(get_args(PictureKind))}")
     if job.place not in (None, "none"):
         parse_place(str(job.place))
     if job.date not in (None, "none"):
@@ -145,8 +193,10 @@ def check_settings(job: Job) -> None:
         raise ValueError("--window chooses a square from --input or --archive, and neither is there; leave it out")
     if job.archive is None and job.offset:
         raise ValueError("--offset is for an archive; with --input write S2L1C=PATH,offset=1000")
-    if job.archive is None and (job.given or job.patch):
-        raise ValueError("--given and --patch choose from an archive; with --input every layer named is given")
+    if job.archive is None and job.given:
+        raise ValueError("--given chooses from an archive; with --input every layer named is given")
+    if job.patch is not None and not (job.inputs or job.archive):
+        raise ValueError("--patch chooses a square from --input or --archive, and neither is there; leave it out")
 
 
 def check_weights(model: CopGen, rows: Iterable[str]) -> None:
@@ -176,7 +226,7 @@ def constant(text: str, table: Table) -> tuple[str, dict[str, np.ndarray]]:
     product, sign, value = text.partition("=")
     rows = [table[row] for row in table.select(product)] if sign else []
     if not rows or not all(row.is_image for row in rows):
-        raise ValueError(f"--constant {text}: takes PRODUCT=VALUE for a layer with pixels, such as LULC=trees or DEM=250")
+        raise ValueError(f"--constant {text}: takes PRODUCT=VALUE for a layer with pixels, such as DEM=250")
     layers = {row.name: np.full(table.layer_shape(row.name), constant_value(text, value, row)) for row in rows}
     return re.sub(r"[^A-Za-z0-9.-]+", "-", f"{product}-{value}"), layers
 
@@ -185,14 +235,16 @@ def constant_value(text: str, value: str, row: Modality) -> float:
     """A class by its name or code, any other layer by a number in its unit."""
     if row.legend and value in row.legend.names:
         return row.legend.codes[row.legend.names.index(value)]
+    levels = row.legend.codes if row.legend else range(256) if isinstance(row.scale, EightBit) else None
     try:
         number = float(value)
-        if (number in row.legend.codes) if row.legend else abs(number) <= float(np.finfo(np.float32).max):
+        if abs(number) <= float(np.finfo(np.float32).max) if levels is None else number in levels:
             return number
     except ValueError:
         pass
     choices = ", ".join(f"{name} ({code})" for name, code in zip(row.legend.names, row.legend.codes, strict=True)) if row.legend else ""
-    raise ValueError(f"--constant {text}: {row.name} takes {f'one of {choices}' if choices else f'a number in {row.unit}'}")
+    takes = f"one of {choices}" if choices else f"a number in {row.unit}" if levels is None else "a brightness, a whole number of 0 to 255"
+    raise ValueError(f"--constant {text}: {row.name} takes {takes}")
 
 
 def read_given(job: Job, table: Table) -> Scene:
@@ -204,7 +256,7 @@ def read_given(job: Job, table: Table) -> Scene:
         return read_cell(job.archive, job.cell, given=[row for row in rows if table[row].is_image], table=table, patch=job.patch,
                          window=job.window, place=place, date=date, fill=job.fill, offset=job.offset)
     if job.inputs:
-        return read_scene(job.inputs, table=table, window=job.window, place=place, date=date, fill=job.fill)
+        return read_scene(job.inputs, table=table, window=job.window, tile=job.patch, place=place, date=date, fill=job.fill)
     vectors = {"place": (place, parse_place), "date": (date, parse_date)}
     layers = {row: parse(text) for row, (text, parse) in vectors.items() if text not in (None, "none")}
     return Scene(layers, table=table, name="-and-".join(layers) or "unconditional")
@@ -225,6 +277,8 @@ def wanted_rows(job: Job, given: Scene | Sequence[str], table: Table) -> tuple[s
         raise ValueError(f"{', '.join(both)}: both given and wanted; leave it out of one of the two")
     if not rows:
         raise ValueError("nothing is left to generate: every row is given; name fewer inputs")
+    if job.pictures != "png" and not any(is_picture(table[row]) for row in rows):
+        raise ValueError(f"--pictures {job.pictures}: the model draws layers, not pictures; leave it out")
     return rows
 
 
@@ -236,7 +290,7 @@ def write(job: Job, scene: Scene, scenes: Sequence[Scene], folder: Path, record:
     """All files of the job are made in memory, then put on disk together, each whole."""
     files: dict[Path, bytes] = {}
     for number, one in enumerate(scenes):
-        for name, data in scene_files(one, s1_unit=job.s1_unit, given=scene).items():
+        for name, data in scene_files(one, s1_unit=job.s1_unit, given=scene, pictures=job.pictures).items():
             files[folder / sample_name(number) / name] = data
     files[folder / SHEET] = png(contact_sheet(scene, scenes))
     files[folder / RECORD] = json_bytes(record)

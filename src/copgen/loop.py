@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copgen.modalities import Modality, Table
+from copgen.pictures import unit_of
 from copgen.scaling import Decibel
 from copgen.scene import Scene
 from copgen.scores.distances import great_circle
@@ -139,9 +140,9 @@ def compared(scene: Scene, references: Sequence[Scene], against: str) -> list[tu
 def differences(row: Modality, made: NDArray[Any], reference: NDArray[Any]) -> list[tuple[str, str, str, float]]:
     """How a layer differs from another one of its row: (band, statistic, unit, value).
 
-    Continuous rows, in DN, dB or metres: `mae` (mean absolute difference over pixels), `mean` and `std` (of the layer less those of the
-    reference), `slope` (of the radial power spectrum, the layer's less the reference's). Classes: `mae` is the share of pixels that differ,
-    and the only one. Place: `mae` in kilometres; date: in days.
+    Continuous rows, in DN, dB, metres or levels: `mae` (mean absolute difference over pixels), `mean` and `std` (of the layer less those of
+    the reference), `slope` (of the radial power spectrum, the layer's less the reference's). Classes: `mae` is the share of pixels that
+    differ, and the only one. Place: `mae` in kilometres; date: in days.
     """
     if row.name == "place":
         return [("", "mae", "km", float(great_circle(made, reference)))]
@@ -149,8 +150,7 @@ def differences(row: Modality, made: NDArray[Any], reference: NDArray[Any]) -> l
         return [("", "mae", "days", float(abs((made[0] - reference[0]).astype(int))))]
     if row.legend:
         return [("", "mae", "share", float(np.mean(made != reference)))]
-    unit = "dB" if isinstance(row.scale, Decibel) else row.unit.split(" ")[0]
-    found = []
+    unit, found = unit_of(row), []
     for band, a, b in zip(row.bands, measured(row, made), measured(row, reference), strict=True):
         found += [(band, "mae", unit, float(np.abs(a - b).mean())), (band, "mean", unit, float(a.mean() - b.mean())),
                   (band, "std", unit, float(a.std() - b.std()))]

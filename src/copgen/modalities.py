@@ -62,6 +62,8 @@ B10M = ("B04", "B03", "B02", "B08")              # the released weights' channel
 B20M = ("B05", "B06", "B07", "B8A", "B11", "B12")
 TRUE_COLOUR = ("B04", "B03", "B02")
 
+TILE = 10_680                                    # metres, the side of Major TOM's images: patches part them, thumbnails show them whole
+
 ROWS = (
     Modality("place", "place", ("lat", "lon"), UnitVector(), None, "degrees", "3d_cartesian_lat_lon"),
     Modality("date", "date", ("date",), DayOfYear(), None, "day", "mean_timestamps"),
@@ -83,7 +85,8 @@ class Table:
     """The rows of one model with its geometry: the square it sees, and how latents and tokens divide it.
 
     `footprint` is the side of the square in metres, `stride` the codec's pixels per latent, `patch` the latents per token (each along
-    one side), `latent_channels` the z of an image row's [z, h, w] latent.
+    one side), `latent_channels` the z of an image row's [z, h, w] latent. `cut` is the side of the middle of Major TOM's images that
+    patches part; None: they part the whole image, and the last are flush with its far edge.
     """
 
     rows: tuple[Modality, ...] = ROWS
@@ -91,6 +94,7 @@ class Table:
     stride: int = 8
     patch: int = 2
     latent_channels: int = 8
+    cut: int | None = None
 
     @cached_property
     def by_name(self) -> Mapping[str, Modality]:
@@ -204,7 +208,7 @@ THUMBNAILS = Table(                              # COP-GEN-Beta's: pictures of 2
         thumbnail(TABLE["s2l1c_10m"], "s2_l1c", TrueColour(), TRUE_COLOUR),
         thumbnail(TABLE["s2l2a_10m"], "s2_l2a", TrueColour(), TRUE_COLOUR),
     ),
-    footprint=2560, latent_channels=4,
+    footprint=2560, latent_channels=4, cut=10_240,
 )
 TABLES = {"copgen": TABLE, "thumbnails": THUMBNAILS}
 

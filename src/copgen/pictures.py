@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from copgen.drawing import Colour, Picture
 from copgen.modalities import Modality
-from copgen.scaling import Decibel, Legend, Linear, LogHeight
+from copgen.scaling import Decibel, EightBit, Legend, Linear, LogHeight
 from copgen.scene import Scene
+from copgen.thumbnails import FalseColour, Hillshade, TrueColour
 
 TINTS = ((104, 140, 110), (164, 178, 128), (214, 203, 152), (196, 160, 118), (158, 122, 102), (236, 232, 228))   # heights, low to high
 HEAT = ((14, 12, 34), (84, 22, 109), (186, 54, 85), (249, 142, 9), (252, 246, 180))                               # sure to unsure
@@ -50,9 +51,11 @@ def render(row: Modality, layer: NDArray[Any], relief: Relief | None = None) -> 
     """A layer in its physical unit -> colours [H, W, 3].
 
     Stretches are fixed, so that the same colour is the same value everywhere: Sentinel-2 by `tone`, radar by `RADAR_RANGES`, classes by
-    their legend; heights as shaded tints by `relief` (their own range if it is left out).
+    their legend; heights as shaded tints by `relief` (their own range if it is left out). A thumbnail is its own picture.
     """
     match row.scale:
+        case EightBit():
+            return np.ascontiguousarray(np.moveaxis(np.asarray(layer, np.uint8), 0, -1))
         case Legend() as legend:
             return np.asarray(legend.colours, np.uint8)[legend.index(layer[0])]
         case Decibel() as radar:
@@ -78,6 +81,19 @@ def composite(row: Modality) -> tuple[str, tuple[tuple[str, ...], ...]]:
         if {band for mixed in channels for band in mixed} <= set(row.bands):
             return name, channels
     return "bands as colours", tuple((band,) for band in (row.bands * 3)[:3])
+
+
+def drawn_as(row: Modality) -> tuple[str, tuple[str, ...]]:
+    """What the colours of a thumbnail are: a name, and what red, green and blue show; nothing where they are all alike."""
+    match row.drawing:
+        case TrueColour():
+            return "true colour", row.source.bands if row.source else row.bands
+        case FalseColour():
+            return "false colour, stretched in each image", ("VV", "VV and VH", "VH")
+        case Hillshade(azimuth=azimuth):
+            return f"hillshade, lit from {azimuth:g}°", ()
+        case _:
+            return "picture", row.bands
 
 
 def radar_colours(row: Modality, power: NDArray[Any], floor: float) -> Picture:
@@ -107,7 +123,7 @@ def to_bytes(share: NDArray[Any]) -> Picture:
 def spread(row: Modality, layers: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float64], float, str]:
     """How much the samples differ at each pixel: [H, W], the value at full colour, and what it is.
 
-    Standard deviations (mean over the bands) in DN, dB or metres; for classes the share of samples that differ from the commonest.
+    Standard deviations (mean over the bands) in DN, dB, metres or levels; for classes the share of samples that differ from the commonest.
     """
     stack = np.stack(layers)
     if row.legend:
@@ -115,11 +131,20 @@ def spread(row: Modality, layers: Sequence[NDArray[Any]]) -> tuple[NDArray[np.fl
         share = 100 * (1 - votes.max(0))
         return share, max(10.0, round_up(float(share.max()))), "percent differ"
     if isinstance(row.scale, Decibel):
-        stack, unit = 10 * np.log10(np.maximum(stack, row.scale.floor)), "dB"
-    else:
-        unit = row.unit.split(" ")[0]
+        stack = 10 * np.log10(np.maximum(stack, row.scale.floor))
     deviation = stack.std(axis=0, ddof=1).mean(axis=0)
-    return deviation, round_up(float(np.quantile(deviation, 0.99))), unit
+    return deviation, round_up(float(np.quantile(deviation, 0.99))), unit_of(row)
+
+
+def unit_of(row: Modality) -> str:
+    """The unit of a difference between two layers of a row: `DN`, `dB`, `m`, `levels of 255`."""
+    match row.scale:
+        case Decibel():
+            return "dB"
+        case EightBit():
+            return "levels of 255"
+        case _:
+            return row.unit.split(" ")[0]
 
 
 def round_up(value: float) -> float:

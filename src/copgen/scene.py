@@ -16,6 +16,7 @@ from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as warp_points
 
 from copgen.modalities import TABLE, Table
+from copgen.scaling import EightBit
 
 FIRST_DATE, LAST_DATE = np.datetime64("1950-01-01"), np.datetime64("2050-12-31")   # what the date's encoding spans
 
@@ -117,7 +118,16 @@ def checked(table: Table, name: str, layer: Any) -> NDArray[Any]:
     if row.legend:
         row.legend.index(array)                  # refuses codes outside the legend
         return array.astype(np.uint8)
+    if isinstance(row.scale, EightBit):
+        return checked_levels(name, array)
     return array.astype(np.float32)
+
+
+def checked_levels(name: str, array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.dtype != np.uint8 and ((array < 0) | (array > 255) | (array != np.floor(array))).any():
+        raise ValueError(f"{name}: a picture has whole numbers from 0 to 255, and there are values from {array.min():g} to "
+                         f"{array.max():g}; draw the layer first, or bring it to 8 bits")
+    return array.astype(np.uint8)
 
 
 def checked_place(place: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,8 +16,8 @@ from copgen import __version__
 from copgen.drawing import INK, MONTHS, PAPER, RULE, SWATCH, TILE, WHITE, Canvas, Colour, fitting, world, year_line
 from copgen.files import write_whole
 from copgen.modalities import Table
-from copgen.pictures import HEAT, RADAR_RANGES, TINTS, Relief, composite, picture, ramp, spread
-from copgen.scaling import Decibel, Legend, Linear, LogHeight
+from copgen.pictures import HEAT, RADAR_RANGES, TINTS, Relief, composite, drawn_as, picture, ramp, spread
+from copgen.scaling import Decibel, EightBit, Legend, Linear, LogHeight
 from copgen.scene import Scene
 
 CHANNELS = ((198, 62, 52), (58, 140, 74), (58, 98, 184))
@@ -43,16 +43,22 @@ class Plan:
         return self.given.table
 
     @property
+    def tile(self) -> int:
+        """One side of a picture, in units: every pixel of the finest row is a whole number of them."""
+        finest = max((self.table.side(name) for name in self.table.images), default=TILE)
+        return -(-TILE // finest) * finest
+
+    @property
     def spread(self) -> bool:
         return len(self.samples) > 1
 
     @property
     def width(self) -> float:
-        one = LABEL + TILE
+        one = LABEL + self.tile
         if len(self.columns) == 1:
             cells = min(3, max(2, len(self.rows), len(self.given_rows)))
             return 2 * MARGIN + cells * one + (cells - 1) * BLOCK
-        grid = LABEL + len(self.columns) * (TILE + GAP) - GAP + (BLOCK + TILE + 52 if self.spread else 0)
+        grid = LABEL + len(self.columns) * (self.tile + GAP) - GAP + (BLOCK + self.tile + 52 if self.spread else 0)
         return 2 * MARGIN + max(grid, 2 * one + BLOCK)
 
 
@@ -71,7 +77,7 @@ def contact_sheet(
     if not samples:
         raise ValueError("a contact sheet needs at least one sample")
     plan = planned(given, samples, real)
-    height = 420 + (len(plan.rows) + len(plan.given_rows)) * (TILE + 60)
+    height = 420 + (len(plan.rows) + len(plan.given_rows)) * (plan.tile + 60)
     canvas = Canvas(Image.new("RGB", (round(plan.width * scale), height * scale), PAPER), scale)
     y = header(canvas, plan)
     if plan.given_rows:
@@ -188,20 +194,20 @@ def section(canvas: Canvas, title: str, y: float, width: float) -> float:
 
 def cells(canvas: Canvas, plan: Plan, scene: Scene, names: Sequence[str], y: float) -> float:
     """Pictures with their labels, as many in a line as there is room for."""
-    a_line = max(1, int((plan.width - 2 * MARGIN + BLOCK) // (LABEL + TILE + BLOCK)))
+    a_line = max(1, int((plan.width - 2 * MARGIN + BLOCK) // (LABEL + plan.tile + BLOCK)))
     for k, name in enumerate(names):
         if k and k % a_line == 0:
-            y += TILE + 20
-        x = MARGIN + k % a_line * (LABEL + TILE + BLOCK)
+            y += plan.tile + 20
+        x = MARGIN + k % a_line * (LABEL + plan.tile + BLOCK)
         label(canvas, plan, name, x, y)
         tile(canvas, plan, scene, name, x + LABEL, y, ruler=k == 0)
-    return y + TILE + 30
+    return y + plan.tile + 30
 
 
 def grid(canvas: Canvas, plan: Plan, y: float) -> float:
     """A line a layer, a column a sample; the last column is their spread."""
-    lefts = [MARGIN + LABEL + k * (TILE + GAP) for k in range(len(plan.columns))]
-    right = lefts[-1] + TILE + BLOCK
+    lefts = [MARGIN + LABEL + k * (plan.tile + GAP) for k in range(len(plan.columns))]
+    right = lefts[-1] + plan.tile + BLOCK
     for x, (title, _) in zip(lefts, plan.columns, strict=True):
         canvas.text(x, y, title, 11, INK)
     if plan.spread:
@@ -215,7 +221,7 @@ def grid(canvas: Canvas, plan: Plan, y: float) -> float:
             spread_tile(canvas, plan, name, right, y)
         elif plan.spread:
             place_tile(canvas, plan.samples, right, y)
-        y += PLACE_HEIGHT if name == PLACE else TILE + (22 if captioned(plan, name) else GAP)
+        y += PLACE_HEIGHT if name == PLACE else plan.tile + (22 if captioned(plan, name) else GAP)
     return y + 14
 
 
@@ -227,25 +233,25 @@ def tile(canvas: Canvas, plan: Plan, scene: Scene, name: str, x: float, y: float
     if name == PLACE:
         return place_tile(canvas, [scene], x, y)
     if name not in scene:
-        return canvas.box(x, y, TILE, TILE, outline=RULE)
+        return canvas.box(x, y, plan.tile, plan.tile, outline=RULE)
     row = plan.table[name]
-    canvas.paste(picture(scene, name, plan.relief), x, y, smooth=isinstance(row.scale, LogHeight))
-    if row.legend:                               # white clouds on white paper
-        canvas.box(x, y, TILE, TILE, outline=RULE)
+    canvas.paste(picture(scene, name, plan.relief), x, y, isinstance(row.scale, LogHeight), plan.tile, plan.tile)
+    if row.legend or isinstance(row.scale, EightBit):                      # white clouds on white paper
+        canvas.box(x, y, plan.tile, plan.tile, outline=RULE)
     if captioned(plan, name):
-        canvas.text(x, y + TILE + 4, f"{scene[name].min():.0f} to {scene[name].max():.0f} m", 10)
+        canvas.text(x, y + plan.tile + 4, f"{scene[name].min():.0f} to {scene[name].max():.0f} m", 10)
     if ruler:
-        scale_and_north(canvas, x, y, 500 * TILE / plan.table.footprint)
+        scale_and_north(canvas, x, y, plan.tile, 500 * plan.tile / plan.table.footprint)
 
 
-def scale_and_north(canvas: Canvas, x: float, y: float, length: float) -> None:
-    """A bar of 500 m and an arrow to grid north, white on a dark veil."""
-    veil = Image.new("L", (TILE * canvas.scale, 26 * canvas.scale), 150)
-    canvas.image.paste(Image.new("RGB", veil.size, (0, 0, 0)), (round(x * canvas.scale), round((y + TILE - 26) * canvas.scale)), veil)
-    base = y + TILE - 8
+def scale_and_north(canvas: Canvas, x: float, y: float, side: float, length: float) -> None:
+    """A bar of 500 m and an arrow to grid north, white on a dark veil, over the foot of a picture."""
+    veil = Image.new("L", (round(side * canvas.scale), 26 * canvas.scale), 150)
+    canvas.image.paste(Image.new("RGB", veil.size, (0, 0, 0)), (round(x * canvas.scale), round((y + side - 26) * canvas.scale)), veil)
+    base = y + side - 8
     canvas.line([(x + 8, base - 4), (x + 8, base), (x + 8 + length, base), (x + 8 + length, base - 4)], WHITE)
     canvas.text(x + 14 + length, base + 3, "500 m", 10, WHITE, "ls")
-    east = x + TILE - 14
+    east = x + side - 14
     canvas.line([(east, base), (east, base - 11)], WHITE)
     canvas.line([(east - 3, base - 8), (east, base - 12), (east + 3, base - 8)], WHITE)
     canvas.text(east - 8, base + 3, "N", 10, WHITE, "rs")
@@ -253,12 +259,12 @@ def scale_and_north(canvas: Canvas, x: float, y: float, length: float) -> None:
 
 def spread_tile(canvas: Canvas, plan: Plan, name: str, x: float, y: float) -> None:
     values, top, unit = spread(plan.table[name], [sample[name] for sample in plan.samples if name in sample])
-    canvas.paste(ramp(HEAT, values / top).astype(np.uint8), x, y, smooth=isinstance(plan.table[name].scale, LogHeight))
+    canvas.paste(ramp(HEAT, values / top).astype(np.uint8), x, y, isinstance(plan.table[name].scale, LogHeight), plan.tile, plan.tile)
     bar = ramp(HEAT, np.linspace(1, 0, 64))[:, None].astype(np.uint8)
-    canvas.paste(bar, x + TILE + 6, y, True, 7, TILE)
+    canvas.paste(bar, x + plan.tile + 6, y, True, 7, plan.tile)
     for k, word in enumerate((f"{top:g}", *unit.split())):
-        canvas.text(x + TILE + 18, y - 1 + 13 * k, word, 10)
-    canvas.text(x + TILE + 18, y + TILE - 11, "0", 10)
+        canvas.text(x + plan.tile + 18, y - 1 + 13 * k, word, 10)
+    canvas.text(x + plan.tile + 18, y + plan.tile - 11, "0", 10)
 
 
 def label(canvas: Canvas, plan: Plan, name: str, x: float, y: float) -> None:
@@ -283,12 +289,18 @@ def label(canvas: Canvas, plan: Plan, name: str, x: float, y: float) -> None:
             relief_key(canvas, plan.relief, x, y)
         case Linear():
             words, channels = composite(row)
-            for line in wrapped(words, 20):
-                canvas.text(x, y, line, 10)
-                y += 13
-            for colour, bands in zip(CHANNELS, channels, strict=True):
-                key(canvas, x, y + 3, colour, "mean of both" if len(bands) > 1 else bands[0])
-                y += 15
+            composite_key(canvas, x, y, words, ["mean of both" if len(bands) > 1 else bands[0] for bands in channels])
+        case EightBit():
+            composite_key(canvas, x, y, *drawn_as(row))
+
+
+def composite_key(canvas: Canvas, x: float, y: float, words: str, channels: Sequence[str]) -> None:
+    """What a colour picture is called, and what its red, green and blue show."""
+    for line in wrapped(words, 20):
+        canvas.text(x, y, line, 10)
+        y += 13
+    for k, channel in enumerate(channels):
+        key(canvas, x, y + 3 + 15 * k, CHANNELS[k], channel)
 
 
 def key(canvas: Canvas, x: float, y: float, colour: Colour, words: str) -> None:

@@ -7,7 +7,7 @@ A model folder holds `copgen.json` (format, name, licence, geometry, rows, backb
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -62,7 +62,8 @@ class ModelRecord:
                 if ours.get(key) != row.get(key):
                     raise ValueError(f"{source}: row {name} has {key} = {row.get(key)!r}, this version's table {ours.get(key)!r}; "
                                      "the model was made for another table")
-        return replace(table.subset(names), footprint=self.footprint, stride=self.stride, patch=self.patch, latent_channels=self.latent_channels)
+        return replace(table.subset(names), footprint=self.footprint, stride=self.stride, patch=self.patch,
+                       latent_channels=self.latent_channels)
 
 
 @dataclass(frozen=True)
@@ -108,22 +109,30 @@ def load_record(folder: Path) -> ModelRecord:
         raise ValueError(f"{folder / RECORD}: format {number}, this version reads {FORMAT}; convert the model again or update copgen")
     record = parse(ModelRecord, data, str(folder / RECORD))
     for row, codec in record.codecs.items():
-        if not codec.replace("_", "").replace("-", "").isalnum():                  # it becomes a path
+        if not is_plain(codec):                                                    # it becomes a path
             raise ValueError(f"{folder / RECORD}: the codec of {row} is called {codec!r}; a plain name is needed")
     return record
 
 
+def is_plain(name: str) -> bool:
+    """Whether a name may become a folder's: letters, digits, - and _."""
+    return name.replace("_", "").replace("-", "").isalnum()
+
+
 def save_model(folder: Path, name: str, licence: str, backbone: UViT, codecs: Mapping[str, KLCodec], *, half: bool = False,
-               notes: Mapping[str, Any] | None = None) -> None:
+               name_of: Callable[[str], str] = str, notes: Mapping[str, Any] | None = None) -> None:
     """A model folder, whole or not at all; `half` stores weights in 16 bits. A model that was there stays until all is written.
+
+    codecs: of every row with a grid. name_of: row -> what its codec's folder is called; rows of one name share the codec.
 
     Raises ValueError for weights that a file can't hold, and for a folder that can't be written.
     """
     dtype = torch.float16 if half else torch.float32
-    record = record_of(name, licence, backbone.table, backbone.config, {row: row for row in codecs}, notes=notes)
+    names = {row: name_of(row) for row in codecs}
+    record = record_of(name, licence, backbone.table, backbone.config, names, notes=notes)
     files = {folder / BACKBONE: weight_bytes(backbone.state_dict(), dtype)}
-    for row, codec in codecs.items():
-        files |= codec_files(codec, folder / "vae" / row, dtype)
+    for called, codec in {names[row]: codec for row, codec in codecs.items()}.items():
+        files |= codec_files(codec, folder / "vae" / called, dtype)
     write_all({**files, folder / RECORD: json_bytes(dump(record))}, overwrite=True)
 
 

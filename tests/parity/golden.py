@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from copgen import published
 from copgen.codec import CodecConfig, KLCodec
-from copgen.modalities import REFLECTANCE, TABLE, Modality, Table
+from copgen.modalities import TABLE, THUMBNAILS
 from copgen.training.adversarial import PatchGAN
 from copgen.training.lpips import STAGES, WIDTHS, Perceptual, renamed
 
@@ -24,9 +25,13 @@ LOSS = {                                         # the released training's, in f
 STARTS = 50_001                                  # the step from which its discriminator counts
 NORMS = ("norm.weight", "norm1.weight", "norm2.weight", "norm3.weight", "norm_out.weight")
 
-THUMBNAILS = Table(                              # COP-GEN-Beta's four equal rows, tiny: latents of 4 x 8 x 8
-    tuple(Modality(name, name, ("R", "G", "B"), REFLECTANCE, 10, released_as=name) for name in ("dem", "s1_rtc", "s2_l1c", "s2_l2a")),
-    footprint=640, stride=8, patch=2, latent_channels=4)
+SMALL = replace(THUMBNAILS, footprint=640)       # COP-GEN-Beta's four rows of 64 x 64 pixels: latents of 4 x 8 x 8
+DIFFUSERS = {                                    # of its VAE in full size, by diffusers 0.42.1 in float64: mean, spread, first and last
+    "moments": (-0.00388986214163, 0.06645602143706, (-0.031774088976, -0.027501995217, -0.021080837184, -0.002175265438),
+                (-0.015897600015, -0.001522287458, 0.004984249445, -0.003183120323)),
+    "decoded": (0.01435907255199, 0.2242019021633, (0.093192729071, 0.00800809724, 0.160847817194, 0.3097830494),
+                (-0.41547823436, -0.325826901339, 0.026751814289, -0.134620814343)),
+}
 
 
 def wave(shape, frequency, phase=0.0, dtype=torch.float32):
@@ -99,7 +104,25 @@ def radar_weights():
 
 
 def tiny_beta():
-    return published.backbone(filled_second(backbone_shapes(THUMBNAILS, 64, 4)), heads=4, table=THUMBNAILS)
+    return published.backbone(filled_second(backbone_shapes(SMALL, 64, 4)), heads=4, table=SMALL)
+
+
+def picture_weights():
+    """The full-size VAE of pictures."""
+    return filled_second(codec_shapes(CodecConfig(3, THUMBNAILS.latent_channels)))
+
+
+def picture_codec(weights):
+    """That VAE in float64; its moments and what it makes of latents, of the golden waves."""
+    codec = published.codec(weights, "dem_thumbnail", table=THUMBNAILS).double()
+    return codec, {"moments": codec.moments(wave((1, 3, 32, 32), 0.013, dtype=torch.float64)),
+                   "decoded": codec.decode(wave((1, 4, 4, 4), 0.05, dtype=torch.float64))}
+
+
+def from_diffusers(made):
+    """The largest difference from diffusers' numbers, which are written with twelve digits."""
+    return max(float((part.flatten()[at] - torch.tensor(golden, dtype=torch.float64)).abs().max())
+               for name, part in made.items() for at, golden in ((slice(4), DIFFUSERS[name][2]), (slice(-4, None), DIFFUSERS[name][3])))
 
 
 def perceptual_weights():

@@ -8,12 +8,15 @@ from golden import (
     ARRAYS,
     GOLDEN,
     LOSS,
+    SMALL,
     STARTS,
-    THUMBNAILS,
     cosine,
     difference,
+    from_diffusers,
     loss_inputs,
     perceptual,
+    picture_codec,
+    picture_weights,
     radar_weights,
     tiny_backbone,
     tiny_beta,
@@ -22,7 +25,7 @@ from golden import (
 )
 
 from copgen import diffusion, published
-from copgen.modalities import TABLE
+from copgen.modalities import TABLE, THUMBNAILS
 from copgen.training.adversarial import hinge
 from copgen.training.codec_loss import codec_loss
 from copgen.training.recipe import CodecTraining
@@ -35,11 +38,11 @@ def backbones() -> Iterator[Row]:
     out = network(latents, times)
     golden = GOLDEN["backbone_tiny"]["outputs"]
     yield "backbone, 12 modalities, float32", max(difference(out[row], golden[published.KEYS[row]]) for row in out)
-    names = THUMBNAILS.names
+    names = SMALL.names
     latents = {name: wave((2, 4, 8, 8), 0.013 * (i + 1)) for i, name in enumerate(names)}
     times = {name: torch.full((2,), time) for name, time in zip(names, (0.0, 500.5, 1000.0, 20.98), strict=True)}
     out = tiny_beta()(latents, times)
-    yield "backbone, 4 modalities, float32", largest(np.stack([out[name] for name in names]), ARRAYS["beta_tiny_out_f32"])
+    yield "COP-GEN-Beta: backbone, 4 thumbnails, float32", largest(np.stack([out[name] for name in names]), ARRAYS["beta_tiny_out_f32"])
 
 
 def codecs() -> Iterator[Row]:
@@ -51,6 +54,15 @@ def codecs() -> Iterator[Row]:
         name = str(dtype).removeprefix("torch.")
         yield f"VAE moments, full size, {name}", largest(codec.moments(wave((1, 2, 64, 64), 0.013, dtype=dtype)), ARRAYS["vae_moments_f64"])
         yield f"VAE decode, full size, {name}", largest(codec.decode(wave((1, 8, 8, 8), 0.05, dtype=dtype)), ARRAYS["vae_decode_f64"])
+
+
+def pictures() -> Iterator[Row]:
+    """COP-GEN-Beta's VAE, against diffusers' own network of the same weights."""
+    _, made = picture_codec(picture_weights())
+    yield "COP-GEN-Beta: VAE, float64 (12 digits are known)", from_diffusers(made)
+    scale, levels = THUMBNAILS["dem_thumbnail"].scale, np.arange(256, dtype=np.uint8)
+    yield "COP-GEN-Beta: 8 bits, to the model", largest(scale.to_model(levels), levels / 127.5 - 1)
+    yield "COP-GEN-Beta: 8 bits, there and back", largest(scale.to_physical(scale.to_model(levels)), levels)
 
 
 def solvers() -> Iterator[Row]:
@@ -69,11 +81,11 @@ def solvers() -> Iterator[Row]:
         x = diffusion.sample(backbone, {"x": torch.tensor(golden["x_T"]).reshape(2, 5)}, {}, solver="published", steps=int(steps))["x"]
         yield f"solver, {steps} calls (values up to {np.abs(golden['result']).max():.1f})", largest(x.flatten(), np.array(golden["result"]))
         yield f"solver, {steps} calls, call times", largest(np.array(times), np.array(golden["times"]))
-    first, *rest = THUMBNAILS.names
+    first, *rest = SMALL.names
     noise = {name: 1.4 * wave((2, 256), 0.31 * (i + 1)).reshape(2, 4, 8, 8) for i, name in enumerate(rest)}
     drawn = diffusion.sample(tiny_beta(), noise, {first: wave((2, 4, 8, 8), 0.013)}, solver="published", steps=50)
     flat = torch.cat([drawn[name].flatten(1) for name in rest], dim=1)
-    yield "joint sample, 50 calls (values up to 36)", largest(flat, ARRAYS["beta_tiny_joint_sample_f32"])
+    yield "COP-GEN-Beta: 3 thumbnails, 50 calls (up to 36)", largest(flat, ARRAYS["beta_tiny_joint_sample_f32"])
 
 
 def units() -> Iterator[Row]:
@@ -110,7 +122,7 @@ def largest(ours: object, golden: np.ndarray) -> float:
 def main() -> None:
     with torch.no_grad():
         print(f"{'what':52} largest difference")
-        for what, value in [*backbones(), *codecs(), *solvers(), *units(), *losses()]:
+        for what, value in [*backbones(), *codecs(), *pictures(), *solvers(), *units(), *losses()]:
             print(f"{what:52} {value:.1e}")
 
 

@@ -18,14 +18,20 @@ from copgen.modalities import TABLE
 def test_a_released_size_has_exactly_the_released_parameters(name):
     released = published.MODELS[name]
     with torch.device("meta"):
-        network = UViT(TABLE, released.config)
+        network = UViT(released.system.table, released.config)
     assert sum(p.numel() for p in network.parameters()) == released.parameters
 
 
-def test_the_ten_vaes_have_exactly_the_released_parameters():
+@pytest.mark.parametrize("name", ["copgen-base", "cop-gen-beta"])
+def test_the_vaes_have_exactly_the_released_parameters(name):
+    """Ten of COP-GEN, one of COP-GEN-Beta; together they are of every image row, each of one."""
+    system = published.MODELS[name].system
+    table, vaes = system.table, system.vaes.values()
     with torch.device("meta"):
-        sizes = [sum(p.numel() for p in KLCodec(CodecConfig(TABLE[row].channels)).parameters()) for row in TABLE.images]
-    assert sum(sizes) == published.VAE_PARAMETERS
+        sizes = [sum(p.numel() for p in KLCodec(CodecConfig(table[vae.rows[0]].channels, table.latent_channels)).parameters())
+                 for vae in vaes]
+    assert sum(sizes) == system.parameters
+    assert sorted(row for vae in vaes for row in vae.rows) == sorted(table.images)
 
 
 def test_the_released_file_has_322_tensors():

@@ -1,5 +1,7 @@
 """How does an archive become latents? Cell by cell: its patches, the moments of what is there, a shard for every few cells.
 
+Without codecs the patches' layers are stored as they are, which is what codecs are trained on.
+
 The folder holds `plan.json` (what is encoded, by what, and which cells each shard has), `shard-00000.safetensors` with its records in
 `shard-00000.parquet` beside it, written first, and at the end `index.parquet`, `rejected.parquet` and `index.json`, which makes it a
 folder of shards that training opens. A shard depends on its cells, their files and the codecs alone: whoever writes it, it is the same
@@ -12,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from copgen import engines, shards
 from copgen.bulk.devices import gpus_for, one_thread
-from copgen.bulk.patches import Fault, Limits, NotThere, Patch, patches_a_side, read_patches
+from copgen.bulk.patches import Fault, Limits, NotThere, Patch, Which, numbers, read_patches
 from copgen.bulk.records import REJECTED, Record, Tally, beside, write_index, write_records
 from copgen.codec import KLCodec
 from copgen.config import dump, load
@@ -34,6 +36,7 @@ from copgen.model import CopGen, free_memory, full_float32, pick_device
 from copgen.scene import Scene
 from copgen.store import codec_record, load_codec
 from copgen.training.encode import stored_moments
+from copgen.training.sources import Scenes, packed_layers
 
 PLAN = "plan.json"
 FEW = 4                                          # patches: a quarter quicker than one, on a CPU
@@ -41,11 +44,12 @@ ALIVE = 6                                        # tensors of an encoder's first
 Bad = Literal["reject", "absent"]
 Progress = Callable[[int, int], object]          # cells done, cells in all
 Layers = Mapping[str, NDArray[Any]]
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
 class Codecs:
-    """The rows that are encoded, and the folder of each one's codec."""
+    """The rows that are encoded, and the folder of each one's codec, which rows may share; no folders: layers stay layers."""
 
     table: Table
     folders: Mapping[str, Path]
@@ -57,16 +61,21 @@ class Codecs:
         return cls(table, {row: model.folder / "vae" / model.record.codecs[row] for row in table.images})
 
     @classmethod
-    def under(cls, folder: Path, table: Table) -> Codecs:
-        """Those in a folder of one codec a row, as `copgen train-vae` leaves them."""
-        return cls(table, {row: folder / row for row in table.images})
+    def under(cls, folder: Path, table: Table, name: Callable[[str], str] = str) -> Codecs:
+        """Those in a folder of codecs, as `copgen train-vae` leaves them; `name`: of a row's codec, its own where rows share none."""
+        return cls(table, {row: folder / name(row) for row in table.images})
+
+    def loaded(self, load: Callable[[Path], Loaded]) -> dict[str, Loaded]:
+        """What `load` makes of each row's folder, once a folder."""
+        there = {folder: load(folder) for folder in dict.fromkeys(self.folders.values())}
+        return {row: there[folder] for row, folder in self.folders.items()}
 
     def hashes(self) -> dict[str, str]:
         """The hash of each row's weights; ValueError for one that isn't there."""
-        files = {row: folder / "codec.safetensors" for row, folder in self.folders.items()}
-        if missing := next((file for file in files.values() if not file.is_file()), None):
+        files = [folder / "codec.safetensors" for folder in self.folders.values()]
+        if missing := next((file for file in files if not file.is_file()), None):
             raise ValueError(f"{missing}: there is no such file; name the folder of a model, or one with a codec for every row")
-        return {row: sha256(file) for row, file in files.items()}
+        return self.loaded(lambda folder: sha256(folder / "codec.safetensors"))
 
     def differing(self, made_by: Mapping[str, str]) -> list[Path]:
         """Which of the codecs that made some latents these are not, given by their hashes; the files that should be them."""
@@ -101,6 +110,12 @@ class Plan:
     how: How
     cells_per_shard: int
     cells: tuple[str, ...]
+    patches: Which = "all"                       # of each cell
+
+    @property
+    def kind(self) -> str:
+        """What the shards hold."""
+        return "moments" if self.codecs else "layers"
 
     def tasks(self) -> list[Task]:
         """The shards and the cells of each."""
@@ -134,26 +149,29 @@ class Report:
 
 
 def encode_archive(
-    root: Path, codecs: Codecs, out: Path, *, cells: Sequence[str] | None = None, cells_per_shard: int = 16, how: How | None = None,
-    device: str = "auto", engine: Engine = "local", workers: int = 1, address: str | None = None, progress: Progress | None = None,
+    root: Path, codecs: Codecs, out: Path, *, cells: Sequence[str] | None = None, patches: Which = "all", cells_per_shard: int = 16,
+    how: How | None = None, device: str = "auto", engine: Engine = "local", workers: int = 1, address: str | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Encode an archive's cells (None: all of them), or go on with it; shards that are there are kept.
 
-    `engine`, `workers` and `address` are those of `copgen.engines.run`; each worker reads a cell at a time and has the codecs once, on a
-    GPU where there is one. On a CPU each works with one thread. Raises ValueError for a folder that holds latents of another plan, for
-    codecs that are not there, and where not one patch is good.
+    `patches`: all of a cell, or the one in its middle. Without codecs it is the patches' layers that are stored. `engine`, `workers` and
+    `address` are those of `copgen.engines.run`; each worker reads a cell at a time and has the codecs once, on a GPU where there is one.
+    On a CPU each works with one thread. Raises ValueError for a folder that holds latents of another plan, for codecs that are not there,
+    and where not one patch is good.
     """
     root, out, began = root.absolute(), out.absolute(), time.perf_counter()
     gpus = gpus_for(device, engine)              # refuses a device that there is not, before anything is written
-    plan = settled_plan(out, planned(root, codecs, cells, cells_per_shard, how or How()), lambda: batch_for(codecs, device))
+    wanted = planned(root, codecs, cells, patches, cells_per_shard, how or How())
+    plan = settled_plan(out, wanted, lambda: batch_for(codecs, device))
     tasks = plan.tasks()
     todo = [task for task in tasks if not is_made(out, task)]
-    done, patches = len(plan.cells) - sum(len(task.cells) for task in todo), 0
-    settings = {"root": root, "out": out, "codecs": codecs, "how": plan.how, "device": device}
+    done, made = len(plan.cells) - sum(len(task.cells) for task in todo), 0
+    settings = {"root": root, "out": out, "codecs": codecs, "how": plan.how, "device": device, "patches": plan.patches}
     if progress:
         progress(done, len(plan.cells))
-    for task, made in engines.run(todo, Encoder, settings, engine=engine, workers=workers, gpus=gpus, address=address):
-        done, patches = done + len(task.cells), patches + made
+    for task, count in engines.run(todo, Encoder, settings, engine=engine, workers=workers, gpus=gpus, address=address):
+        done, made = done + len(task.cells), made + count
         if progress:
             progress(done, len(plan.cells))
     tally = write_index(out, len(tasks), plan.rows, {"archive": plan.archive, "how": dump(plan.how)})
@@ -162,10 +180,10 @@ def encode_archive(
                          f"{REJECTED} says why of each; mend that and encode into another folder")
     shards.finish(out, [shards.length_of(out, task.number) or 0 for task in tasks], meta_of(plan, tally))
     written = sum((out / shards.name_of(task.number)).stat().st_size for task in tasks)
-    return Report(out, len(plan.cells), tally, written, len(todo), len(tasks) - len(todo), patches, time.perf_counter() - began)
+    return Report(out, len(plan.cells), tally, written, len(todo), len(tasks) - len(todo), made, time.perf_counter() - began)
 
 
-def planned(root: Path, codecs: Codecs, cells: Sequence[str] | None, cells_per_shard: int, how: How) -> Plan:
+def planned(root: Path, codecs: Codecs, cells: Sequence[str] | None, patches: Which, cells_per_shard: int, how: How) -> Plan:
     """The plan of what is asked for; ValueError for cells that are none, or an archive without any."""
     if cells_per_shard < 1:
         raise ValueError(f"{cells_per_shard} cells a shard: at least 1 is needed")
@@ -175,7 +193,7 @@ def planned(root: Path, codecs: Codecs, cells: Sequence[str] | None, cells_per_s
     if not chosen:
         raise ValueError(f"{root}: no cells to encode; download some first (copgen download)")
     table = codecs.table
-    return Plan(root.name, table.names, table.footprint, table.patch, codecs.hashes(), how, cells_per_shard, chosen)
+    return Plan(root.name, table.names, table.footprint, table.patch, codecs.hashes(), how, cells_per_shard, chosen, patches)
 
 
 def settled_plan(out: Path, plan: Plan, batch: Callable[[], int]) -> Plan:
@@ -205,7 +223,9 @@ def batch_for(codecs: Codecs, device: str) -> int:
 
     Workers elsewhere may have GPUs where this process has none: `cuda` says that they do.
     """
-    cell, here = patches_a_side(codecs.table) ** 2, torch.cuda.is_available()
+    cell, here = len(numbers(codecs.table)), torch.cuda.is_available()
+    if not codecs.folders:
+        return 1
     if not here:
         return cell if device.startswith("cuda") else FEW
     if (place := pick_device(device)).type == "cpu":
@@ -222,9 +242,10 @@ def is_made(out: Path, task: Task) -> bool:
 
 def meta_of(plan: Plan, tally: Tally) -> dict[str, Any]:
     """What index.json says: as the shards of `copgen encode --data`, how the patches were chosen, and what became of them."""
-    return {"kind": "moments", "source": f"archive {plan.archive}", "rows": list(plan.rows), "patch": plan.patch, "codecs": plan.codecs,
+    meta = {"kind": plan.kind, "source": f"archive {plan.archive}", "rows": list(plan.rows), "patch": plan.patch, "codecs": plan.codecs,
             "incomplete": True, "how": dump(plan.how), "cells": len(plan.cells), "having": {row: tally.rows[row] for row in plan.rows},
             "rejected": tally.rejected, "reasons": dict(sorted(tally.reasons.items()))}
+    return meta if plan.patches == "all" else meta | {"patches": plan.patches}
 
 
 def in_words(reasons: Mapping[str, int]) -> str:
@@ -243,12 +264,11 @@ def encoder_of(folder: Path, device: torch.device) -> KLCodec:
 class Encoder:
     """Writes shards; it has the codecs once. What it returns is how many patches are in the shard."""
 
-    def __init__(self, root: Path, out: Path, codecs: Codecs, how: How, device: str = "auto") -> None:
-        self.root, self.out, self.table = root, out, codecs.table
+    def __init__(self, root: Path, out: Path, codecs: Codecs, how: How, device: str = "auto", patches: Which = "all") -> None:
+        self.root, self.out, self.table, self.which = root, out, codecs.table, patches
         self.how = how if how.batch else replace(how, batch=batch_for(codecs, device))
         self.device = pick_device(device)
-        loaded = {folder: encoder_of(folder, self.device) for folder in set(codecs.folders.values())}          # rows may share one
-        self.codecs = {row: loaded[folder] for row, folder in codecs.folders.items()}
+        self.codecs = codecs.loaded(lambda folder: encoder_of(folder, self.device))
 
     def __call__(self, task: Task) -> int:
         records: list[Record] = []
@@ -271,7 +291,7 @@ class Encoder:
         """All patches of a cell, and the arrays of those that are kept."""
         patches = self.read(cell)
         with one_thread(self.device), full_float32():
-            arrays = {row: self.stored(row, patches) for row in self.table.names}
+            arrays = self.moments(patches) if self.codecs else self.layers(patches)
         patches = [self.found_finite(patch, {row: array[n] for row, array in arrays.items()}) for n, patch in enumerate(patches)]
         kept = np.array([self.keeps(patch) for patch in patches], bool)
         there = np.array([[row in patch.scene for row in self.table.names] for patch in patches], np.uint8)
@@ -282,15 +302,24 @@ class Encoder:
     def read(self, cell: str) -> list[Patch]:
         """A cell's patches; where nothing of it can be read, all of them with that fault."""
         try:
-            return read_patches(self.root, cell, self.table, limits=self.how.limits, offset=self.how.offset)
+            return read_patches(self.root, cell, self.table, limits=self.how.limits, offset=self.how.offset, which=self.which)
         except ValueError as error:
             reason = "not there" if isinstance(error, NotThere) else "unreadable"
             fault = Fault("all", reason, str(error).replace(f"{self.root}", self.root.name))
             empty = Scene({}, None, cell, self.table)
-            return [Patch(cell, number, empty, (fault,), 0.0, ()) for number in range(patches_a_side(self.table) ** 2)]
+            return [Patch(cell, number, empty, (fault,), 0.0, ()) for number in numbers(self.table, self.which)]
 
     def keeps(self, patch: Patch) -> bool:
         return not (patch.faults and self.how.bad == "reject") and any(row in patch.scene for row in self.table.images)
+
+    def layers(self, patches: Sequence[Patch]) -> dict[str, NDArray[Any]]:
+        """What the shard holds of all rows without codecs, as all shards of layers do."""
+        scenes = Scenes(self.root.name, [patch.scene for patch in patches], self.table)
+        arrays = packed_layers(scenes, self.table, range(len(patches)))
+        return {row: arrays[row] for row in self.table.names}
+
+    def moments(self, patches: Sequence[Patch]) -> dict[str, NDArray[Any]]:
+        return {row: self.stored(row, patches) for row in self.table.names}
 
     def stored(self, row: str, patches: Sequence[Patch]) -> NDArray[Any]:
         """What the shard holds of one row [patches, ...], zeros where it is absent."""

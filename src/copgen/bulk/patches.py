@@ -10,19 +10,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from copgen.majortom.cells import Offset, Product, found_products, ground_of, inputs_of, offsets_of
+from copgen.majortom.cells import Offset, Product, found_products, ground_of, inputs_of, middle_offset, offsets_of, plan_in
 from copgen.majortom.grid import checked_cell, patch_offsets
 from copgen.modalities import TABLE, Modality, Table
 from copgen.reading.acquired import days_said, scene_day
 from copgen.reading.bandfiles import Found
+from copgen.reading.drawn import Kept
 from copgen.reading.rasters import MOST_PIXELS, Damaged, Raster, read_window
-from copgen.reading.scenes import MOST_FILLED, Input, NoData, corner_step, date_layer, plan, read_layers
+from copgen.reading.scenes import MOST_FILLED, Input, NoData, corner_step, date_layer, read_layers
 from copgen.reading.squares import NotCovered
 from copgen.scene import Footprint, Scene, checked
 
@@ -37,6 +38,8 @@ REASONS = {
 }
 WAY_OUT = re.compile(r"[;:] (?:choose|give) [^;:]*--window.*")       # which is for who gave one square
 Layers = Mapping[str, NDArray[Any]]
+Which = Literal["all", "middle"]                 # of a cell's squares
+Place = tuple[int, int] | None                   # row and column of a patch; None: the square in the cell's middle
 
 
 class NotThere(ValueError):
@@ -115,10 +118,18 @@ class WholeFiles:
 
 def patches_a_side(table: Table = TABLE) -> int:
     """Patches along a side of a whole tile: 6 of 1920 m."""
-    return len(patch_offsets(table.footprint))
+    return len(patch_offsets(table.footprint, cut=table.cut))
 
 
-def read_patches(root: Path, cell: str, table: Table = TABLE, *, limits: Limits | None = None, offset: Offset = 0) -> list[Patch]:
+def numbers(table: Table = TABLE, which: Which = "all") -> range:
+    """The numbers of a cell's patches; that of the square in its middle follows the last."""
+    count = patches_a_side(table) ** 2
+    return range(count) if which == "all" else range(count, count + 1)
+
+
+def read_patches(
+    root: Path, cell: str, table: Table = TABLE, *, limits: Limits | None = None, offset: Offset = 0, which: Which = "all",
+) -> list[Patch]:
     """All patches of a cell with what is on disk of the table's rows, their places and their date, in the order of their numbers.
 
     A tile that is smaller than Major TOM's 10,680 m has as many as fit. `offset` is taken off Sentinel-2's digital numbers. Raises
@@ -129,20 +140,22 @@ def read_patches(root: Path, cell: str, table: Table = TABLE, *, limits: Limits 
     images = [row for row in table.images if table[row].product in there]
     if not images:
         raise NotThere(f"{root}: holds nothing of cell {cell}{' but ' if there else ''}{', '.join(there)}; download it first")
-    ground = patch_squares(there, table)
+    ground = patch_squares(cell, there, table, which)
     inputs = inputs_of(root, cell, images, there, table, offset)
-    plans = [(one, planned(one, table)) for one in inputs]
+    plans = [(one, planned(cell, there, one, table)) for one in inputs]
     parts = [dated(there, plans, table)] * len(ground)
     for one, found in plans:
         parts = [part + more for part, more in zip(parts, parts_of(one, found, ground, table, limits or Limits()), strict=True)]
-    side = patches_a_side(table)
-    return [patch_of(root, cell, (i, j), i * side + j, square, part, table) for ((i, j), square), part in zip(ground, parts, strict=True)]
+    return [patch_of(root, cell, place, square, part, table) for (place, square), part in zip(ground, parts, strict=True)]
 
 
-def patch_squares(there: Mapping[str, Product], table: Table) -> list[tuple[tuple[int, int], Footprint]]:
-    """The squares of a cell by row and column, row by row; their corner is `read_cell`'s."""
-    ground = ground_of(there, corner_step(table))
-    downs, rights = offsets_of(table.footprint, ground)
+def patch_squares(cell: str, there: Mapping[str, Product], table: Table, which: Which = "all") -> list[tuple[Place, Footprint]]:
+    """The squares of a cell by row and column, row by row, or the one in its middle; their corner is `read_cell`'s."""
+    ground = ground_of(cell, there, corner_step(table))
+    if which == "middle":
+        y, x = middle_offset(table.footprint, ground)
+        return [(None, Footprint(ground.crs, ground.left + x, ground.top - y, float(table.footprint)))]
+    downs, rights = offsets_of(table, ground)
     if not (downs and rights):
         raise ValueError(f"{ground.raster.path}: the cell's images show {ground.across:g} x {ground.down:g} m, less than a patch of "
                          f"{table.footprint} m; download the cell again")
@@ -150,9 +163,9 @@ def patch_squares(there: Mapping[str, Product], table: Table) -> list[tuple[tupl
             for i, y in enumerate(downs) for j, x in enumerate(rights)]
 
 
-def planned(one: Input, table: Table) -> Found | Fault:
+def planned(cell: str, there: Mapping[str, Product], one: Input, table: Table) -> Found | Fault:
     try:
-        return plan(one, table)
+        return plan_in(cell, there, one, table)
     except ValueError as error:
         return Fault(table[table.select(one.product)[0]].product, "unreadable", str(error))
 
@@ -175,20 +188,20 @@ def parts_of(
     """What one input gives of every square."""
     if isinstance(found, Fault):
         return [Part(faults=(found,))] * len(ground)
-    read = WholeFiles()
+    read, kept = WholeFiles(), Kept()
     try:
-        return [part_of(one, found, square, table, limits, read) for _, square in ground]
+        return [part_of(one, found, square, table, limits, read, kept) for _, square in ground]
     except Damaged as error:                     # a file that ends too early is bad everywhere
         return [Part(faults=(Fault(found.rows[0].product, "unreadable", str(error)),))] * len(ground)
 
 
-def part_of(one: Input, found: Found, square: Footprint, table: Table, limits: Limits, read: WholeFiles) -> Part:
+def part_of(one: Input, found: Found, square: Footprint, table: Table, limits: Limits, read: WholeFiles, kept: Kept) -> Part:
     """What one input gives of one square. Damaged is raised, all else that is wrong is a fault."""
     warned: list[str] = []
     filled: dict[str, list[dict[str, Any]]] = {}
     product = found.rows[0].product
     try:
-        layers = read_layers(one, found, square, limits.no_data, warned, filled, read)
+        layers = read_layers(one, found, square, limits.no_data, warned, filled, read, kept)
         layers = {name: checked(table, name, layer) for name, layer in layers.items()}
     except Damaged:
         raise
@@ -209,10 +222,11 @@ def unlabelled_share(row: Modality, layer: NDArray[Any]) -> float:
     return float((layer == row.legend.codes[row.legend.names.index("no data")]).mean())
 
 
-def patch_of(root: Path, cell: str, place: tuple[int, int], number: int, square: Footprint, part: Part, table: Table) -> Patch:
-    layers = dict(part.layers)
+def patch_of(root: Path, cell: str, place: Place, square: Footprint, part: Part, table: Table) -> Patch:
+    layers, side = dict(part.layers), patches_a_side(table)
+    name, number = (cell, side**2) if place is None else (f"{cell}_{place[0]}_{place[1]}", place[0] * side + place[1])
     if "place" in table.by_name:
         layers["place"] = np.array(square.centre)
-    scene = Scene({name: layers[name] for name in table.names if name in layers}, square, f"{cell}_{place[0]}_{place[1]}", table)
+    scene = Scene({name: layers[name] for name in table.names if name in layers}, square, name, table)
     faults = tuple(Fault(one.product, one.reason, one.detail.replace(f"{root}/", "")) for one in part.faults)
     return Patch(cell, number, scene, faults, part.no_data, tuple(one.replace(f"{root}/", "") for one in part.warnings))

@@ -32,7 +32,10 @@ def download(
     hub: Annotated[str | None, typer.Option(help="Another address with the hub's paths, or a folder that mirrors it.")] = None,
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the hub's repositories.")] = "main",
     connections: Annotated[int, typer.Option(help="At most so many requests at a time.")] = 4,
-    thumbnails: Annotated[bool, typer.Option(help="The thumbnails, too; they don't come later to a cell that is there.")] = True,
+    thumbnails: Annotated[bool, typer.Option(help="The thumbnails, too; to a cell that is there they come later by --only-thumbnails.")
+    ] = True,
+    only_thumbnails: Annotated[bool, typer.Option("--only-thumbnails", help=(
+        "The thumbnails without the bands, which can come later: a hundredth of the bytes, for models of thumbnails."))] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and about how many bytes.")] = False,
 ) -> None:
     """Cells of Major TOM from the hub: only the rows and columns that are wanted, out of files of gigabytes.
@@ -48,7 +51,8 @@ def download(
     request = Request(
         out, None if cells is None else listed(cells), None if bbox is None else box_in(bbox), cells_file, listed(products),
         None if dates is None else span_in(dates, "--dates"), percents_in(cloud_cover), nodata,
-        one_of("--criteria", criteria, "closest", "least-cloudy", "latest"), lulc, lulc_year, hub, revision, connections, thumbnails)
+        one_of("--criteria", criteria, "closest", "least-cloudy", "latest"), lulc, lulc_year, hub, revision, connections, thumbnails,
+        not only_thumbnails)
     with stages() as (tick, say):
         report = fetch(request, progress=tick, say=say, dry_run=dry_run)
     for line in report.lines():

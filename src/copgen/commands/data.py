@@ -80,6 +80,9 @@ def encode(
     model: Annotated[str | None, typer.Option(help="The model whose codecs encode: nano, copgen-base or a model folder.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Or the recipe of a model in the making, with --vaes.")] = None,
     vaes: Annotated[str | None, typer.Option(help="The folder with its trained codecs: VAES/<row>/codec.safetensors.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Of an archive: its layers as they are, for train-vae --data; the table is "
+                                         "that of --model or --recipe.")] = False,
+    patches: Annotated[str, typer.Option(help="Of each cell of an archive: all, or the one in its middle.")] = "all",
     cells: Annotated[str | None, typer.Option(help="Only these cells, comma-separated.")] = None,
     cells_file: CellsFile = None,
     no_data: Annotated[float, typer.Option(help="Share of a layer that may lack data and is filled from the nearest pixels; at most 0.05.")
@@ -96,20 +99,18 @@ def encode(
 ) -> None:
     """Encode once what the backbone is trained on: cells -> patches -> moments of every row that is there, in shards.
 
-    Of an archive, each cell has 6 x 6 patches of 1920 m. Bad ones are counted by reason and listed in rejected.parquet; the others are in
-    index.parquet (GeoParquet) with their true centre, date, shard and row. What was interrupted goes on where it was; `copgen latents`
-    looks into the result.
+    Of an archive, each cell has 6 x 6 patches of 1920 m, or 4 x 4 of its thumbnails. Bad ones are counted by reason and listed in
+    rejected.parquet; the others are in index.parquet (GeoParquet) with their true centre, date, shard and row. What was interrupted goes
+    on where it was; `copgen latents` looks into the result.
 
     Example: copgen encode --archive archive --cells-file split/train.txt --model nano --out latents --devices 2
     """
     if (archive is None) == (data is None):
         raise ValueError("what is to be encoded? Say it by one of --archive and --data")
-    if (model is None) == (recipe is None) or (recipe is None) != (vaes is None):
-        raise ValueError("which codecs? Say it by --model, or by --recipe and --vaes")
-    codecs = codecs_of(model, recipe, vaes)
+    if archive is None and (cells is not None or cells_file or layers or patches != "all"):
+        raise ValueError("--cells, --cells-file, --patches and --layers: only an archive has cells; use --archive")
+    codecs = codecs_of(model, recipe, vaes, layers)
     if archive is None:
-        if cells is not None or cells_file:
-            raise ValueError("--cells and --cells-file: only an archive has cells; use --archive")
         encode_data(str(data), codecs, out, workers)
         return
     from copgen.bulk.encode import How, encode_archive
@@ -123,21 +124,27 @@ def encode(
     how = How(Limits(no_data, unlabelled), one_of("--bad", bad, "reject", "absent"), offset_in(offset))
     with counting("cells") as tick:
         report = encode_archive(
-            archive, codecs, out, cells=read_cells(cells_file) if cells_file else None if cells is None else listed(cells), how=how,
-            cells_per_shard=cells_per_shard, device=one_of("--device", device, "auto", "cpu", "cuda"),
-            engine=one_of("--engine", engine, "local", "ray"), workers=devices, address=address, progress=tick)
+            archive, codecs, out, cells=read_cells(cells_file) if cells_file else None if cells is None else listed(cells),
+            patches=one_of("--patches", patches, "all", "middle"), how=how, cells_per_shard=cells_per_shard, workers=devices,
+            device=one_of("--device", device, "auto", "cpu", "cuda"), engine=one_of("--engine", engine, "local", "ray"), address=address,
+            progress=tick)
     print_encoding(report)
 
 
-def codecs_of(model: str | None, recipe: Path | None, vaes: str | None) -> Codecs:
+def codecs_of(model: str | None, recipe: Path | None, vaes: str | None, layers: bool) -> Codecs:
+    """The codecs that encode; where layers stay as they are, a table without any."""
     from copgen.bulk.encode import Codecs
     from copgen.model import CopGen
     from copgen.training.recipe import read_recipe
 
-    if model is not None:
-        return Codecs.of(CopGen.from_pretrained(model, device="cpu"))
-    assert recipe is not None and vaes is not None
-    return Codecs.under(codec_folder(vaes), read_recipe(recipe).modalities)
+    if (model is None) == (recipe is None) or (vaes is None) == (recipe is not None and not layers):
+        raise ValueError("which layers? Say it by --model or by --recipe, without --vaes" if layers else
+                         "which codecs? Say it by --model, or by --recipe and --vaes")
+    if recipe is None:
+        codecs = Codecs.of(CopGen.from_pretrained(str(model), device="cpu"))
+        return Codecs(codecs.table, {}) if layers else codecs
+    plan = read_recipe(recipe)
+    return Codecs(plan.modalities, {}) if layers else Codecs.under(codec_folder(str(vaes)), plan.modalities, plan.codec_name)
 
 
 def encode_data(data: str, codecs: Codecs, out: Path, workers: int) -> None:
@@ -146,6 +153,6 @@ def encode_data(data: str, codecs: Codecs, out: Path, workers: int) -> None:
     from copgen.training.sources import open_source
 
     with counting("samples") as tick:
-        encode_all(open_source(data, codecs.table, workers), {row: load_codec(folder) for row, folder in codecs.folders.items()},
-                   codecs.table, out, made_by=codecs.hashes(), progress=tick)
+        encode_all(open_source(data, codecs.table, workers), codecs.loaded(load_codec), codecs.table, out, made_by=codecs.hashes(),
+                   progress=tick)
     print(f"latents: {out}")

@@ -21,16 +21,19 @@ Runs = Annotated[list[Path], typer.Argument(help="Evaluations, one a generator: 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Judge samples against what was observed, as a distribution.\n\n"
-                       "`run` writes rows of statistics; `tables`, `compare` and `report` read them, and so does `copgen figures`.")
+                       "`run` writes rows of statistics; `tables`, `compare` and `report` read them, and so does `copgen figures`. `sets` "
+                       "looks at the samples themselves.")
 
 
 @app.command()
 def run(
     cases: Annotated[str, typer.Option(help=(
         "Where the truth is: worlds:64 (of the synthetic Earth, none that trainings draw), archive:ROOT, squares:FOLDER "
-        "(FOLDER/<product>/<name>.tif), or benchmark:FOLDER (Major-TOM/COP-GEN-Benchmark)."))],
+        "(FOLDER/<product>/<name>.tif), pictures:FOLDER (FOLDER/S2L2A_thumbnail/<name>.png) or benchmark:FOLDER "
+        "(Major-TOM/COP-GEN-Benchmark)."))],
     recipe: Annotated[Path, typer.Option(help=(
-        "Which layers are given, and which are scored how often: recipes/evaluate.toml (the paper's) or evaluate-small.toml."))],
+        "Which layers are given, and which are scored how often: recipes/evaluate.toml (the paper's), "
+        "evaluate-small.toml or evaluate-beta.toml."))],
     out: Annotated[Path, typer.Option(help="Folder of this evaluation; what is finished in it is kept.")],
     generator: Annotated[str, typer.Option(help=(
         "What draws: nano, copgen-base or a model folder (options: nano,steps=30,solver=published); samples on disk: folder:PATH (as "
@@ -38,7 +41,8 @@ def run(
     set: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: --set samples=8.")] = None,
     keep: Annotated[int, typer.Option(help="Keep the samples of so many first cases of each condition, for figures.")] = 3,
     features: Annotated[str | None, typer.Option(help=(
-        "Also compare sets by features, comma-separated: resnet50:FILE, lpips:FILE, thumbnails. Weights are yours to fetch."))] = None,
+        "Also compare sets by features, comma-separated: inception:FILE, resnet50:FILE, lpips:FILE, thumbnails. Weights are "
+        "yours to fetch."))] = None,
     training: Annotated[str | None, typer.Option(help="Cases it was trained on, none of --cases: are samples copies?")] = None,
     held_out: Annotated[str | None, typer.Option(help="Others that it was not trained on, none of --cases either.")] = None,
     engine: EngineName = "local",
@@ -121,6 +125,47 @@ def tables(
 
 
 @app.command()
+def sets(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Evaluations whose samples were kept (run --keep N): their folders.")] = None,
+    real: Annotated[Path | None, typer.Option(help="Instead: a folder of true pictures, or .npy or .safetensors of vectors,")] = None,
+    fake: Annotated[Path | None, typer.Option(help="and one of generated ones.")] = None,
+    features: Annotated[list[str] | None, typer.Option(help=(
+        "By what pictures are compared, repeatable: thumbnails (needs no weights), inception:FILE (the FID's, as in pytorch-fid), "
+        "inception-tf:FILE (as in torch-fidelity, the paper's), resnet50:FILE."))] = None,
+    samples: Annotated[int | None, typer.Option(help="Of each cell at most so many samples.")] = None,
+    neighbours: Annotated[int, typer.Option(help="Precision and recall: how many neighbours a ball reaches.")] = 3,
+    format: Annotated[str, typer.Option(help="How it is printed: terminal, md, csv or tex.")] = "terminal",
+    out: Annotated[Path | None, typer.Option(help="A folder for the table as Markdown, CSV and LaTeX.")] = None,
+    device: Device = "auto",
+) -> None:
+    """FID, KID, precision, recall and F-score of all samples beside all truths, by product and by what was given.
+
+    Example: copgen evaluate sets runs/beta --features thumbnails --features inception:pt_inception-2015-12-05-6726825d.pth
+    """
+    from copgen.evaluation.collections import lines_of_pair
+    from copgen.evaluation.datasets import lines_of_runs, table_of
+    from copgen.evaluation.features import open_feature
+    from copgen.evaluation.formats import save
+    from copgen.model import pick_device
+
+    how, on = one_of("--format", format, "terminal", "md", "csv", "tex"), one_of("--device", device, "auto", "cpu", "cuda")
+    for name, count in (("--samples", samples), ("--neighbours", neighbours)):
+        if count is not None and count < 1:
+            raise ValueError(f"{name} {count}: at least 1 is needed")
+    opened = [open_feature(text, str(pick_device(on))) for text in features or ()]
+    if runs and not (real or fake):
+        lines = lines_of_runs(runs, opened, samples)
+    elif real and fake and not runs:
+        lines = lines_of_pair(real, fake, opened)
+    else:
+        raise ValueError("name evaluations (RUN...), or two sets (--real FOLDER --fake FOLDER), and not both")
+    table = table_of(lines, neighbours)
+    print_table(table, how)
+    if out:
+        print(*save([table], out), sep="\n")
+
+
+@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="An evaluation: its folder, or its rows.parquet.")],
     b: Annotated[Path, typer.Argument(help="Another one of the same cases.")],
@@ -144,6 +189,7 @@ def report(
     title: Annotated[str, typer.Option(help="What stands above.")] = "Evaluation",
     basemap: Annotated[Path | None, typer.Option(help="Under maps: a GeoJSON of polygons, or a raster in EPSG:4326.")] = None,
     command: Annotated[list[str] | None, typer.Option(help="Commands by which the evaluations were made, to be shown; repeatable.")] = None,
+    features: Annotated[list[str] | None, typer.Option(help="Also all samples beside all truths, as `sets` has them; repeatable.")] = None,
 ) -> None:
     """One page with verdict, tables, figures and definitions that can be read without the code.
 
@@ -152,7 +198,9 @@ def report(
     from copgen.figures.basemap import read_basemap
     from copgen.report import report as made
 
-    print(f"report: {made(runs, out, title=title, basemap=read_basemap(basemap) if basemap else None, commands=tuple(command or ()))}")
+    page = made(runs, out, title=title, basemap=read_basemap(basemap) if basemap else None, commands=tuple(command or ()),
+                features=tuple(features or ()))
+    print(f"report: {page}")
 
 
 def print_table(table: Table, how: str) -> None:

@@ -42,10 +42,9 @@ def figures(
     from copgen.figures.catalogue import CATALOGUE, Wish
     from copgen.figures.catalogue import figures as drawn
     from copgen.figures.style import save
-    from copgen.modalities import TABLE
 
     under = read_basemap(basemap, colour_by) if basemap else None
-    wish = Wish(tuple(sources or ()), protocol, given, listed(cells or ""), TABLE.select(rows) if rows else (), listed(bands or ""), count,
+    wish = Wish(tuple(sources or ()), protocol, given, listed(cells or ""), listed(rows or ""), listed(bands or ""), count,
                 one_of("--style", style, "ours", "published"), under)
     failed: list[str] = []
     names = [one for one in CATALOGUE if one not in ("priors", "architecture")] if name == "all" else [name]
@@ -65,7 +64,7 @@ def figures(
 
 def loop(
     out: Annotated[Path, typer.Option(help="Folder for loop.png, drift.csv and the layers of every round.")],
-    model: Annotated[str, typer.Option(help="nano, copgen-base, or a model folder (copgen models).")] = "nano",
+    model: Annotated[str, typer.Option(help="A bundled or released model, or a model folder (copgen models).")] = "nano",
     input: Annotated[list[str] | None, typer.Option(metavar="PRODUCT=PATH[,key=value...]", help="The start, as for generate.")] = None,
     archive: Annotated[Path | None, typer.Option(help="An archive in Major TOM's layout.")] = None,
     start: Annotated[str | None, typer.Option(help="The cell in it to start from, such as 618U_30L.")] = None,

@@ -19,22 +19,24 @@ if TYPE_CHECKING:
 
 def generate(
     out: Annotated[Path, typer.Option(help="Folder for <scene>/sample-000/...; nothing in it is ever deleted.")],
-    model: Annotated[str, typer.Option(help="nano, copgen-base, or a model folder (copgen models).")] = "nano",
+    model: Annotated[str, typer.Option(help="A bundled or released model, or a model folder (copgen models).")] = "nano",
     input: Annotated[list[str] | None, typer.Option(metavar="PRODUCT=PATH[,key=value...]", help=(
-        "A layer to give, repeatable: a GeoTIFF, or a folder of one file a band. Keys: bands=B02:B03:..., unit=linear|dB (radar), "
-        "codes=esri|index|worldcover (land cover), offset=1000 (Sentinel-2 of baseline 04.00 and later)."))] = None,
+        "A layer to give, repeatable: a GeoTIFF, a folder of one file a band, or (model of thumbnails) a PNG, WebP or JPEG. Keys: "
+        "bands=B02:B03:..., unit=linear|dB (radar), codes=esri|index|worldcover (land cover), offset=1000 (Sentinel-2 of baseline 04.00 "
+        "and later), as=thumbnail|layer (what a file of 8 bits holds)."))] = None,
     archive: Annotated[Path | None, typer.Option(help="An archive in Major TOM's layout.")] = None,
     cell: Annotated[str | None, typer.Option(help="The cell to read from it, such as 618U_30L.")] = None,
     given: Annotated[str | None, typer.Option(help=f"What to read from the cell: {NAMES}.")] = None,
     constant: Annotated[list[str] | None, typer.Option(metavar="PRODUCT=VALUE", help="A layer alike everywhere: LULC=trees.")] = None,
-    patch: Annotated[str | None, typer.Option(metavar="ROW,COL", help="Another of the cell's 6 x 6 squares; 0,0: north-west.")] = None,
+    patch: Annotated[str | None, typer.Option(metavar="ROW,COL", help="Another square of the cell or input; 0,0: north-west.")] = None,
     window: Annotated[str | None, typer.Option(metavar="EASTING,NORTHING", help="The square's left and top, scene's CRS, m.")] = None,
+    tiles: Annotated[bool, typer.Option("--tiles", help="All squares of the input instead, each with its own folder.")] = False,
     place: Annotated[str | None, typer.Option(metavar="LAT,LON|none", help="If not the square's centre; none: not given.")] = None,
     date: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD|none", help="The date, if not the files'; none: not given.")] = None,
     offset: ArchiveOffset = "0",
     cells: Annotated[str | None, typer.Option(help="Or many cells, comma-separated, or `all` that the archive holds.")] = None,
     cells_file: CellsFile = None,
-    patches: Annotated[str, typer.Option(help="Of many cells: the square in the middle of each, or all 6 x 6.")] = "middle",
+    patches: Annotated[str, typer.Option(help="Of many cells: the square in the middle of each, or all.")] = "middle",
     engine: EngineName = "local",
     devices: Annotated[int, typer.Option(help="Of many cells: workers, each with its model: GPUs, or processes of a CPU.")] = 1,
     address: Address = None,
@@ -50,17 +52,21 @@ def generate(
         "Rows neither given nor wanted: joint (drawn too: samples don't depend on what is wanted), noise or drop (quicker)."))] = "joint",
     posterior: Annotated[str, typer.Option(help="The given layers' latents: mean, or sample (a draw of each seed's own).")] = "mean",
     s1_unit: Annotated[str, typer.Option("--s1-unit", help="Unit of written radar: linear or dB.")] = "linear",
+    pictures: Annotated[str, typer.Option(help="Thumbnails as png, webp (both lossless) or jpeg, beside GeoTIFFs.")] = "png",
     max_memory: Annotated[str | None, typer.Option(help="What a batch of samples may take, such as 2GB; else half the free.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that this run writes.")] = False,
 ) -> None:
     """Draw samples of any layers of a square from any others.
 
     Georeferenced GeoTIFFs in physical units, a contact sheet and a record of the run land in OUT/<scene>/. Nothing given: unconditional.
+    A model of thumbnails takes pictures, or draws them from layers, and writes pictures, georeferenced where the ground is known.
 
     Of many cells (--archive with --cells or --cells-file), each square has its own folder; what is finished is kept when the command is run
     again, what is refused is told in OUT/failed.jsonl, and a sample is the same whatever the engine and the number of workers.
 
     Example: copgen generate --input DEM=dem.tif --input LULC=lulc.tif,codes=index --date 2021-07-23 --want S2L2A,S1RTC --out out
+
+    Example: copgen generate --model cop-gen-beta --input S1RTC=s1.webp --want DEM,S2L2A --samples 4 --out out
     """
     from copgen.job import Job
 
@@ -71,17 +77,20 @@ def generate(
         samples=samples, seed=seed, steps=steps, solver=solver, precision=one_of("--precision", precision, "auto", "bf16", "fp32"),
         device=one_of("--device", device, "auto", "cpu", "cuda"), absent=one_of("--absent", absent, "joint", "noise", "drop"),
         posterior=one_of("--posterior", posterior, "mean", "sample"), s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"),
-        max_memory=size("--max-memory", max_memory), overwrite=overwrite, command=tuple(sys.argv[1:]))
+        pictures=one_of("--pictures", pictures, "png", "webp", "jpeg"), max_memory=size("--max-memory", max_memory),
+        overwrite=overwrite, command=tuple(sys.argv[1:]))
+    if tiles and (cells is not None or cells_file is not None):
+        raise ValueError("--tiles divides what --input gives; of many cells take --patches all")
     if cells is not None or cells_file is not None:
         many(job, cells, cells_file, one_of("--patches", patches, "middle", "all"), one_of("--engine", engine, "local", "ray"), devices,
              address)
     else:
-        one(job, (patches, engine, devices, address))
+        one(job, tiles, (patches, engine, devices, address))
 
 
-def one(job: Job, for_many: tuple[str, str, int, str | None]) -> None:
-    """Samples of one square."""
-    from copgen.job import run
+def one(job: Job, tiles: bool, for_many: tuple[str, str, int, str | None]) -> None:
+    """Samples of one square, or of every tile of the inputs."""
+    from copgen.job import run, run_tiles
 
     if for_many != ("middle", "local", 1, None):
         raise ValueError("--patches, --engine, --devices and --address are for many cells; name them with --cells, or leave these out")
@@ -92,9 +101,13 @@ def one(job: Job, for_many: tuple[str, str, int, str | None]) -> None:
             bar.start()
             bar.update(task, completed=calls, total=of, description=f"network calls (sample {min(done + 1, samples)} of {samples})")
 
-        result = run(job, progress=tick, say=lambda text: bar.console.print(text, highlight=False, markup=False, soft_wrap=True))
-    print(f"samples: {result.folder}{'/sample-*' if job.samples > 1 else '/sample-000'}")
-    print(f"contact sheet: {result.sheet}")
+        def say(text: str) -> None:
+            bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+        results = run_tiles(job, progress=tick, say=say) if tiles else [run(job, progress=tick, say=say)]
+    for result in results:
+        print(f"samples: {result.folder}{'/sample-*' if job.samples > 1 else '/sample-000'}")
+        print(f"contact sheet: {result.sheet}")
 
 
 def many(job: Job, cells: str | None, cells_file: Path | None, patches: Literal["middle", "all"], engine: Engine, devices: int,

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from copgen.commands.options import codec_folder, listed
+from copgen.commands.options import listed
 from copgen.console import counting, print_latents
 
 if TYPE_CHECKING:
     from copgen.bulk.encode import Codecs
+    from copgen.modalities import Table
 
 Folder = Annotated[Path, typer.Argument(help="A folder of latents that copgen encode wrote.")]
 Model = Annotated[str | None, typer.Option(help="The model whose codecs made them: nano, copgen-base or a model folder.")]
@@ -30,7 +31,7 @@ def info(
     """Counts, dates, what was rejected and why; each row's mean and spread, and its scaling factor beside the model's."""
     from copgen.latents.look import info as look
 
-    print_latents(look(folder, codecs_of(model), most=most, seed=seed))
+    print_latents(look(folder, codecs_of(model) if model else None, most=most, seed=seed))
 
 
 @app.command()
@@ -39,7 +40,7 @@ def verify(folder: Folder, model: Model = None) -> None:
     from copgen.latents.check import verify as check
 
     with counting("shards") as tick:
-        verdict = check(folder, codecs_of(model), tick)
+        verdict = check(folder, codecs_of(model) if model else None, tick)
     for problem in verdict.problems:
         print(f"{problem.file}: {problem.what}; {problem.way_out}")
     count = len(verdict.problems)
@@ -60,13 +61,11 @@ def sample(
     """A contact sheet of some samples, decoded."""
     from copgen.latents.show import sample as show
 
-    codecs = codecs_of(model)
-    assert codecs is not None
     try:
         chosen = [int(number) for number in listed(numbers or "")]
     except ValueError:
         raise ValueError(f"--numbers {numbers}: takes samples by number, such as 0,35,36") from None
-    show(folder, codecs, numbers=chosen, cell=cell, archive=archive, path=out, overwrite=overwrite)
+    show(folder, codecs_of(model), numbers=chosen, cell=cell, archive=archive, path=out, overwrite=overwrite)
     print(f"sheet: {out}")
 
 
@@ -75,22 +74,33 @@ def import_(
     source: Annotated[Path, typer.Argument(help="An LMDB of the published pipeline, or a folder of one a modality.")],
     out: Annotated[Path, typer.Option(help="Folder for the shards of moments; shards that exist are kept.")],
     about: Annotated[Path | None, typer.Option(help="Dates and CRS of cells: an archive's index.parquet, or an .npz.")] = None,
-    vaes: Annotated[str | None, typer.Option(help="The model or folder of the codecs that made them: training will check.")] = None,
+    vaes: Annotated[str | None, typer.Option(help="The model, the folder of the codecs or that of the one that all rows share, that made "
+                                           "them: training will check.")] = None,
 ) -> None:
     """Latents of the published pipeline (LMDB) to shards. Nothing in them is unpickled: arrays are found in the pickles and copied out."""
-    from copgen.latents.lmdb import import_lmdb
-    from copgen.modalities import TABLE
+    from copgen.latents.lmdb import import_lmdb, table_in
 
+    table = table_in(source)
     with counting("samples") as tick:
-        found = import_lmdb(source, out, TABLE, about=about, codecs=codec_folder(vaes) if vaes else None, progress=tick)
+        found = import_lmdb(source, out, table, about=about, codecs=made_by(vaes, table) if vaes else None, progress=tick)
     print(f"{len(found.shards)} samples; rows they have: " + ", ".join(f"{row} {count}" for row, count in found.rows.items()))
     for row, count in found.not_finite.items():
         print(f"left out, {row} with numbers that are none: {count}")
     print(f"latents: {out}")
 
 
-def codecs_of(model: str | None) -> Codecs | None:
+def made_by(vaes: str, table: Table) -> Codecs:
+    """The codecs of a model, of a folder with one a row, or the one that a folder is of."""
+    from copgen.bulk.encode import Codecs
+
+    folder = Path(vaes)
+    if (folder / "codec.json").is_file():
+        return Codecs(table, dict.fromkeys(table.images, folder))
+    return Codecs.under(folder, table) if folder.is_dir() and not (folder / "copgen.json").is_file() else codecs_of(vaes)
+
+
+def codecs_of(model: str) -> Codecs:
     from copgen.bulk.encode import Codecs
     from copgen.model import CopGen
 
-    return Codecs.of(CopGen.from_pretrained(model, device="cpu")) if model else None
+    return Codecs.of(CopGen.from_pretrained(model, device="cpu"))

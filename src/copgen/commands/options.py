@@ -27,7 +27,7 @@ ArchiveOffset = Annotated[str, typer.Option(help=(
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 CellsFile = Annotated[Path | None, typer.Option(help="A text file with one cell a line; # begins a comment.")]
 Workers = Annotated[int, typer.Option(help="Processes a device that read data ahead; the run is the same for any number.")]
-NAMES = "rows, products or released keys, comma-separated; see `copgen modalities`"
+NAMES = "rows, products or released keys, comma-separated; `copgen modalities --model MODEL` lists them"
 
 
 def pair(option: str, text: str | None, kind: Callable[[str], Any]) -> Any:
@@ -61,7 +61,7 @@ def devices_of(count: int, nodes: int, strategy: str, accelerator: str) -> Devic
 
 
 def codec_folder(text: str) -> Path:
-    """The folder with one codec a row: as it is named, or that of a model."""
+    """The folder with one codec a row, or one for several: as it is named, or that of a model."""
     from copgen.model import CopGen
 
     folder = Path(text)

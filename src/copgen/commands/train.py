@@ -25,7 +25,7 @@ from copgen.console import counting, pausing, print_codec_report, print_losses
 
 
 def train_vae(
-    row: Annotated[str, typer.Argument(help="The row to train a codec for.")],
+    row: Annotated[str, typer.Argument(help="The row to train a codec for, or the codec that a recipe's rows share.")],
     recipe: Annotated[Path, typer.Option(help="A recipe, such as recipes/nano.toml.")],
     data: Annotated[list[str], typer.Option(help="synthetic:FIRST..LAST, or a folder of layer shards (copgen synthesize --shards); "
                                             "several folders are mixed, each as often as FOLDER:TIMES says.")],
@@ -41,7 +41,7 @@ def train_vae(
     precision: Precision = None,
     set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override the recipe, e.g. train_vae.how.steps=100.")] = None,
 ) -> None:
-    """Train one row's codec (VAE): codec.json and codec.safetensors, metrics, previews and checkpoints land in OUT.
+    """Train one row's codec (VAE), or the one that rows share: codec.json and codec.safetensors, metrics, checkpoints land in OUT.
 
     The recipe says which terms of the paper's loss are on: absolute and squared error and KL always, LPIPS where train_vae.perceptual
     names its weights, a PatchGAN from step train_vae.adversarial_from on. recipes/paper-vae.toml has all of them; the bundled model's
@@ -56,7 +56,7 @@ def train_vae(
     from copgen.training.vae import train_vae as train
 
     plan = read_recipe(recipe, (*(set or ()), *at_precision("train_vae", precision)))
-    (name,) = exactly_one(plan.modalities.select(row), row)
+    name = row if plan.coded_by(row) else plan.codec_name(*exactly_one(plan.modalities.select(row), row))
     with pausing():
         codec = train(name, plan, open_source(data, plan.modalities), out, init=load_codec(init) if init else None, workers=workers,
                       resume=resume,
@@ -138,21 +138,20 @@ def train(
     """Train the backbone, and leave a model folder in OUT/model that `copgen generate --model` takes."""
     from copgen.model import CopGen
     from copgen.shards import open_mixed
-    from copgen.store import load_codec, save_model
+    from copgen.store import save_model
     from copgen.training.backbone import train_backbone
-    from copgen.training.encode import check_codecs
+    from copgen.training.encode import check_codecs, codecs_of
     from copgen.training.recipe import read_recipe
 
     plan = read_recipe(recipe, (*(set or ()), *at_precision("train", precision)))
-    table, shards = plan.modalities, open_mixed(latents)
-    made_by = codec_folder(vaes)
-    check_codecs(shards, made_by)
-    codecs = {row: load_codec(made_by / row) for row in table.images}
+    shards, made_by = open_mixed(latents), codec_folder(vaes)
+    check_codecs(shards, made_by, plan.codec_name)
+    codecs = codecs_of(plan, made_by)
     with pausing():
         network = train_backbone(plan, shards, codecs, out, workers=workers, resume=resume, stop=stop, report=print_losses, say=print,
                                  devices=devices_of(devices, nodes, strategy, accelerator),
                                  init=CopGen.from_pretrained(init).backbone_in("fp32") if init else None)
-    save_model(out / "model", plan.name, licence, network, codecs, half=half,
+    save_model(out / "model", plan.name, licence, network, codecs, half=half, name_of=plan.codec_name,
                notes={"data": shards.meta, "samples": len(shards), "steps": min(stop or plan.train.how.steps, plan.train.how.steps),
                       "batch": plan.train.how.batch, **({"init": init} if init else {})})
     print(f"model: {out / 'model'}")

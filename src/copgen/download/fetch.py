@@ -19,6 +19,7 @@ from copgen.download.records import Archive, File, OtherChoice, Record, Taken, b
 from copgen.download.rows import Footers, Row, read_row
 from copgen.download.sources import SOURCES, THUMBNAIL, Source
 from copgen.files import sha256
+from copgen.majortom.cells import nominal_ground
 from copgen.majortom.grid import TILE
 from copgen.reading.acquired import scene_day
 
@@ -67,20 +68,27 @@ class Work:
     archive: Archive
     footers: Footers
     thumbnails: bool = True
+    bands: bool = True
     commits: Mapping[str, str] = field(default_factory=dict)         # product -> commit of the repository
     landcover: Landcover | None = None
 
 
-def standing(archive: Archive, record: Record | None, picks: Mapping[str, Pick], landcover: bool) -> list[str]:
-    """The products of a cell that are still to be fetched; `OtherChoice` if the archive has another one of a product."""
+def standing(archive: Archive, record: Record | None, picks: Mapping[str, Pick], landcover: bool, bands: bool = True) -> list[str]:
+    """The products of a cell that are still to be fetched, whole or in part; `OtherChoice` if the archive has another one of a product.
+
+    Without `bands` only the thumbnail counts; with them it may be absent, as not every row has one.
+    """
     missing, there = [], record.taken if record else {}
     for product, pick in picks.items():
-        taken = there.get(product)
-        if taken is None or broken(archive.root, taken):
+        taken, needed = there.get(product), names_of(SOURCES[product], bands)
+        asked = {Path(file.path).name: file for file in taken.files if bands or Path(file.path).name in needed} if taken else {}
+        if taken is None or broken(archive.root, replace(taken, files=tuple(asked.values()))):
             missing.append(product)
         elif taken.id != pick.id:
             raise OtherChoice(f"{archive.root / taken.place}: an earlier request chose this {product}, this one chooses {pick.id}; move "
                               f"the cell's folders away, or choose another --out")
+        elif not asked.keys() >= set(needed):
+            missing.append(product)
     lulc = there.get("LULC")
     if landcover and (lulc is None or broken(archive.root, lulc)):
         missing.append("LULC")
@@ -99,16 +107,16 @@ def fetch_cell(work: Work, picks: Mapping[str, Pick], rechoose: Rechoose) -> Rec
     notes = list(before.notes) if before else []
     if refused:
         picks = rechoose(cell, refused)
-    missing = standing(work.archive, before, picks, work.landcover is not None)
+    missing = standing(work.archive, before, picks, work.landcover is not None, work.bands)
     if not missing:
         return None
     with work.archive.staging(cell) as staged:
-        fetched: dict[str, tuple[Pick, Taken, Frame]] = {}
+        fetched: dict[str, tuple[Pick, Taken, Frame | None]] = {}
         while True:
             try:
                 for product, pick in picks.items():
                     if product in missing and (product not in fetched or fetched[product][0] != pick):
-                        fetched[product] = (pick, *fetch_product(work, pick, staged))
+                        fetched[product] = (pick, *fetch_product(work, pick, staged, before.taken.get(product) if before else None))
                 break
             except Contradicted as contradiction:
                 pick = contradiction.pick
@@ -124,32 +132,46 @@ def fetch_cell(work: Work, picks: Mapping[str, Pick], rechoose: Rechoose) -> Rec
     return record
 
 
-def fetch_product(work: Work, pick: Pick, staged: Path) -> tuple[Taken, Frame]:
-    """One product's files in the staging folder."""
-    source, columns = columns_of(pick.product, work.thumbnails)
+def fetch_product(work: Work, pick: Pick, staged: Path, before: Taken | None = None) -> tuple[Taken, Frame | None]:
+    """One product's files in the staging folder, with those of an earlier run; and where they lie, if bands are fetched."""
+    source, columns = columns_of(pick.product, work.thumbnails, work.bands)
     name = f"{source.repository}/{pick.file}"
     row, frame = sound_row(work.footers, name, pick, columns, source)
-    files = {f"{band}.tif": row.values[band] for band in source.columns}
+    files = {f"{band}.tif": row.values[band] for band in source.columns if band in columns}
     files |= {f"{THUMBNAIL}.png": row.values[THUMBNAIL]} if row.values.get(THUMBNAIL) else {}
     place = f"{source.repository}/{pick.cell.split('_')[0]}/{pick.cell}/{pick.id}"
-    written = write_staged(staged, place, files)
+    written = write_staged(staged, place, {**kept_files(work.archive.root, before, place), **files})
     sensed = None if pick.sensed is None else f"{np.datetime64(pick.sensed, 's')}Z"
     taken = Taken(pick.id, place, written, None if pick.day is None else str(pick.day), sensed, pick.cloud, pick.nodata,
                   f"{name} row {pick.row}", row.file.etag, row.file.commit or work.commits.get(pick.product, ""))
     return taken, frame
 
 
-def columns_of(product: str, thumbnails: bool) -> tuple[Source, tuple[str, ...]]:
+def kept_files(root: Path, before: Taken | None, place: str) -> dict[str, bytes]:
+    """The files of a product that are whole: its folder is replaced as a whole, and what was not asked for now stays."""
+    if before is None or before.place != place:
+        return {}
+    whole = (file for file in before.files if not broken(root, replace(before, files=(file,))))
+    return {Path(file.path).name: (root / file.path).read_bytes() for file in whole}
+
+
+def columns_of(product: str, thumbnails: bool, bands: bool = True) -> tuple[Source, tuple[str, ...]]:
     """A product's source, and the columns that are read of a row."""
     source = SOURCES[product]
-    return source, ("grid_cell", *(("product_id",) if source.id_pattern else ()), *source.columns, *((THUMBNAIL,) if thumbnails else ()))
+    named = ("grid_cell", *(("product_id",) if source.id_pattern else ()))
+    return source, (*named, *(source.columns if bands else ()), *((THUMBNAIL,) if thumbnails else ()))
 
 
-def sound_row(footers: Footers, name: str, pick: Pick, columns: tuple[str, ...], source: Source) -> tuple[Row, Frame]:
+def names_of(source: Source, bands: bool) -> tuple[str, ...]:
+    """The files that a product must have."""
+    return tuple(f"{band}.tif" for band in source.columns) if bands else (f"{THUMBNAIL}.png",)
+
+
+def sound_row(footers: Footers, name: str, pick: Pick, columns: tuple[str, ...], source: Source) -> tuple[Row, Frame | None]:
     """A row that is what the metadata tell and whose images can be read; fetched again where they can't, in case bytes were damaged."""
-    what = f"{footers.hub.address(name)}, row {pick.row}"
+    what, bands = f"{footers.hub.address(name)}, row {pick.row}", set(source.columns) <= set(columns)
     for left in reversed(range(TRIES)):
-        row = read_row(footers, name, pick.row, columns, optional=(THUMBNAIL,))
+        row = read_row(footers, name, pick.row, columns, optional=(THUMBNAIL,) if bands else ())
         said = named(row, pick)
         try:
             if said != (pick.cell, pick.id):
@@ -157,8 +179,10 @@ def sound_row(footers: Footers, name: str, pick: Pick, columns: tuple[str, ...],
                 if named(read_row(footers, name, pick.row, columns[:1 + bool(source.id_pattern)]), pick) == said:
                     raise Contradicted(pick, *said)          # twice: no bit was damaged on the way
                 continue
+            if not bands and not row.values[THUMBNAIL]:
+                raise Unreadable(f"{what}: has no thumbnail")
             check_thumbnail(row.values.get(THUMBNAIL), what)
-            return row, frame_of(row.values, source, what)
+            return row, frame_of(row.values, source, what) if bands else None
         except Unreadable:
             footers.waste(row, "unreadable")
             if not left:
@@ -170,18 +194,20 @@ def named(row: Row, pick: Pick) -> tuple[str, str]:
     return str(row.values["grid_cell"]), str(row.values.get("product_id", pick.id))
 
 
-def recorded(cell: str, before: Record | None, fetched: Mapping[str, tuple[Taken, Frame]]) -> Record:
+def recorded(cell: str, before: Record | None, fetched: Mapping[str, tuple[Taken, Frame | None]]) -> Record:
     """The cell's record with what was fetched now and before; its date is halfway between its radar and its optical day."""
     taken = {**(before.taken if before else {}), **{name: one for name, (one, _) in fetched.items()}}
     taken = {name: taken[name] for name in (*SOURCES, "LULC") if name in taken}
     date = scene_day({name: np.datetime64(one.day, "D") for name, one in taken.items() if one.day})
-    frames = {name: frame for name, (_, frame) in fetched.items()}
+    frames = {name: frame for name, (_, frame) in fetched.items() if frame is not None}
     frame = next((frames[name] for name in SOURCES if name in frames and name != "S1RTC"), next(iter(frames.values()), None))
     if before and before.crs and (frame is None or "S2L2A" not in frames):
         crs, left, top = before.crs, before.left, before.top
-    else:
-        assert frame is not None
+    elif frame is not None:
         crs, left, top = frame.crs, frame.left, frame.top
+    else:                                        # thumbnails don't say where they are
+        square = nominal_ground(cell)
+        crs, left, top = square.crs.to_string(), square.left, square.top
     return Record(cell, taken, crs, left, top, None if date is None else str(date))
 
 

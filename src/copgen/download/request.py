@@ -42,6 +42,7 @@ class Request:
     revision: str = "main"
     connections: int = 4
     thumbnails: bool = True
+    bands: bool = True                           # False: only the thumbnails
 
     def __post_init__(self) -> None:
         if sum(place is not None for place in (self.cells, self.bbox, self.cells_file)) != 1:
@@ -54,6 +55,10 @@ class Request:
             raise ValueError(f"--lulc-year {self.lulc_year}: says nothing without --lulc SOURCE")
         if self.lulc_year is not None:
             checked_year(str(self.lulc_year), "--lulc-year ")
+        if not self.bands and not self.thumbnails:
+            raise ValueError("--only-thumbnails and --no-thumbnails: nothing is left to fetch; choose one of the two")
+        if not self.bands and self.lulc is not None:
+            raise ValueError(f"--only-thumbnails and --lulc {self.lulc}: land cover is made on the grid of the bands; leave one out")
         chosen_sources(self.products)
         self.filters()
 

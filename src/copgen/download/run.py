@@ -53,7 +53,7 @@ def download(request: Request, *, progress: Progress | None = None, say: Say | N
             choice, rows = planned(request, archive, hub, report, progress, say)
             footers = Footers(hub, archive.hidden / "footers")
             commits = {name: one.commit for name, one in rows.items()}
-            work = Work(archive, footers, request.thumbnails, commits, landcover)
+            work = Work(archive, footers, request.thumbnails, request.bands, commits, landcover)
             if dry_run:
                 report.estimate = estimate(work, choice, report)
             else:
@@ -201,7 +201,7 @@ def estimate(work: Work, choice: Choice, report: Report) -> int:
     for picks in choice.picks():
         record = work.archive.record(next(iter(picks.values())).cell)
         try:
-            left = standing(work.archive, record, picks, False)
+            left = standing(work.archive, record, picks, False, work.bands)
         except OtherChoice:
             continue                             # told when it is fetched
         report.skipped += not left
@@ -214,7 +214,7 @@ def estimate(work: Work, choice: Choice, report: Report) -> int:
 
 
 def size_of(work: Work, pick: Pick) -> int:
-    source, columns = columns_of(pick.product, work.thumbnails)
+    source, columns = columns_of(pick.product, work.thumbnails, work.bands)
     file, metadata = work.footers.of(f"{source.repository}/{pick.file}")
     ranges = ranges_of(metadata, pick.row, columns, frozenset({THUMBNAIL}), file.size, work.footers.hub.address(file.name))
     return sum(stop - start for start, stop in ranges.values())

@@ -11,7 +11,7 @@ from copgen.evaluation.kept import Ensemble, read_ensemble
 from copgen.evaluation.recipe import EXCHANGED
 from copgen.evaluation.rows import read_plan
 from copgen.evaluation.sources import fingerprint
-from copgen.modalities import TABLE, Table
+from copgen.modalities import TABLE, Table, table_with
 from copgen.scene import Scene
 
 
@@ -33,7 +33,7 @@ class Kept:
         if not files:
             raise ValueError(f"{folder}: keeps no samples; evaluate with --keep and as many cases as shall be scored again")
         rows = read_plan(folder)["generator"].get("rows", TABLE.names)
-        return cls(folder, read_plan(folder), TABLE.subset(rows), files)
+        return cls(folder, read_plan(folder), table_with(rows).subset(rows), files)
 
     def samples(self, case: Scene, given: Sequence[str], want: Sequence[str], seeds: Sequence[int]) -> list[Scene]:
         """Those samples of the case that were drawn from these given layers, of which some row is wanted."""

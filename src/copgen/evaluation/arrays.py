@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from copgen.evaluation.rows import Rows
-from copgen.modalities import TABLE
+from copgen.modalities import TABLE, TABLES, Table
 
 Array = NDArray[np.float64]
 
@@ -98,6 +99,12 @@ class Results:
             statistic, modality, given, protocol = names
             found.setdefault((Asked(protocol, given), modality), {})[statistic] = slice(int(start), int(stop))
         return found
+
+    @cached_property
+    def table(self) -> Table:
+        """The table of modalities that all these bands are of; COP-GEN's where none has them."""
+        bands = {band for band in self.bands if band}
+        return next((one for one in TABLES.values() if bands <= {name for row in one.rows for name in (row.name, *row.bands)}), TABLE)
 
     @property
     def asked(self) -> list[Asked]:
@@ -188,11 +195,19 @@ def results_of(rows: Rows | Sequence[Rows]) -> list[Results]:
     return found
 
 
+def modalities_of(generators: Sequence[Results]) -> Table:
+    """The table of modalities that several generators are of; ValueError where they differ: nothing of theirs stands side by side."""
+    if other := next((one for one in generators if one.table != generators[0].table), None):
+        raise ValueError(f"{generators[0].name} and {other.name} are of different tables of modalities, "
+                         f"{', '.join(generators[0].table.names)} and {', '.join(other.table.names)}; make the tables of each by itself")
+    return generators[0].table if generators else TABLE
+
+
 def band_order(band: str) -> tuple[int, float, str]:
     """By wavelength for Sentinel-2 (B8A after B08), by the table for others."""
     if found := re.fullmatch(r"B(\d+)(A?)", band):
         return (0, int(found[1]) + (0.5 if found[2] else 0), band)
-    known = [name for row in TABLE.rows for name in row.bands]
+    known = [name for table in TABLES.values() for row in table.rows for name in row.bands]
     return (1, known.index(band) if band in known else len(known), band)
 
 

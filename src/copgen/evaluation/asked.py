@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from copgen.evaluation.arrays import NO_SEED, Asked, Group, Results
+from copgen.evaluation.arrays import NO_SEED, Asked, Group, Results, modalities_of
 from copgen.evaluation.formats import Column, Table
 from copgen.modalities import TABLE
+from copgen.modalities import Table as Modalities
 
 COMMON = ("place", "DEM", "LULC", "S1RTC", "S2L1C", "S2L2A")        # that conditions are told apart by in the paper
 NAMES = {"place": "LatLon", "date": "Date", "cloud_mask": "Cloud mask", "": "layers together"}         # as the paper has them
@@ -86,13 +87,15 @@ class Condition:
     protocol: str
     given: str                                   # of the first generator that it was asked of
     groups: tuple[Group, ...]                    # one a generator
+    table: Modalities = TABLE
 
     @property
     def shown(self) -> str:
         """What was given, shortly: "all but DEM"."""
         names = Asked(self.protocol, self.given).names
-        rest = [name for name in TABLE.products if name not in names]
-        return f"all but {', '.join(rest)}" if len(rest) <= FEW and names <= set(TABLE.products) else self.given
+        rest = [name for name in self.table.products if name not in names]
+        few = 0 < len(rest) <= FEW and len(rest) < len(names)
+        return f"all but {', '.join(rest)}" if few and names <= set(self.table.products) else self.given
 
     @property
     def name(self) -> str:
@@ -117,7 +120,7 @@ def conditions(generators: Sequence[Results], *, pairs: bool = False, swaps: boo
             by_common.setdefault(Condition(*one, ()).common, []).append(one)
         for group in (group for asked in by_common.values() for group in together(results, asked)):
             found.setdefault((group[0].protocol, group[0].given), [()] * len(generators))[k] = group
-    return merged([Condition(*key, tuple(groups)) for key, groups in found.items()])
+    return merged([Condition(*key, tuple(groups), modalities_of(generators)) for key, groups in found.items()])
 
 
 def merged(found: Sequence[Condition]) -> list[Condition]:
@@ -178,10 +181,10 @@ def drawn(results: Results, group: Group, modality: str) -> NDArray[np.bool_]:
     return table
 
 
-def not_given(group: Group, beside: Iterable[str]) -> str:
+def not_given(results: Results, group: Group, beside: Iterable[str]) -> str:
     """What else was not given, beside what a line says: "; not given: date", or nothing."""
     given = {name for asked in group for name in asked.names}
-    rest = [shown(name) for name in TABLE.products if name not in {*given, *beside}]
+    rest = [shown(name) for name in results.table.products if name not in {*given, *beside}]
     return f"; not given: {', '.join(rest)}" if rest else ""
 
 

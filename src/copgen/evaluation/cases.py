@@ -8,6 +8,7 @@ A case is one square with its observation: every layer that is known of it. Furt
 | `worlds:64`, `worlds:64@10000000` | so many worlds from this seed on; without one from a seed that no training draws |
 | `archive:ROOT` | the cells of an archive in Major TOM's layout, each the square in its middle |
 | `squares:FOLDER` | the squares in the middle of FOLDER/<product>/<name>.tif, as TerraMesh keeps cells |
+| `pictures:FOLDER` | the thumbnails FOLDER/S2L2A_thumbnail/<name>.png, as the published preparation of data leaves them |
 | `benchmark:FOLDER` | the cells of the published stochastic benchmark, `copgen.evaluation.benchmark` |
 
 Options follow after commas: `worlds:64,resampling=all`, `archive:ROOT,cells=test.txt,patches=all,offset=named`.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -31,17 +32,19 @@ from copgen.evaluation.sources import fingerprint, folder_in, one_of, options_of
 from copgen.majortom import cells as majortom
 from copgen.majortom.splits import read_cells as listed_cells
 from copgen.modalities import TABLE, Table
-from copgen.reading import CopgenWarning
+from copgen.reading import CopgenWarning, read_scene
+from copgen.reading.pictures import format_of
 from copgen.scene import Scene
 from copgen.synthetic import world
 from copgen.synthetic.resample import Known, resample
 from copgen.training.codec_report import cell_files
 from copgen.training.codec_report import read_cell as read_square
+from copgen.writing import is_picture, picture_name
 
 UNSEEN = 10_000_000                              # trainings draw far smaller seeds: another world, another place
 MOST_WORLDS = 1_000_000                          # every one has a name and a task for each condition
 OTHERS = 0                                       # the draw of what else could have been observed; generators take other draws
-KINDS = ("worlds", "archive", "squares", "benchmark")
+KINDS = ("worlds", "archive", "squares", "pictures", "benchmark")
 Resampling = Literal["none", "exact", "bank", "all"]
 
 
@@ -69,13 +72,16 @@ def open_cases(text: str, table: Table = TABLE) -> Cases:
     """The cases that a text names (see above), with the rows of the table; ValueError, naming the text and the way out."""
     kind, colon, rest = text.strip().partition(":")
     if not colon or kind not in KINDS or not rest:
-        raise ValueError(f"cases {text!r}: expected one of worlds:COUNT, archive:ROOT, squares:FOLDER and benchmark:FOLDER")
+        raise ValueError(f"cases {text!r}: expected one of worlds:COUNT, archive:ROOT, squares:FOLDER, pictures:FOLDER and "
+                         "benchmark:FOLDER")
     if kind == "worlds":
         return open_worlds(text, rest, table)
     if kind == "archive":
         return open_archive(text, rest, table)
     if kind == "squares":
         return Squares(folder_in(options_of(rest, (), f"cases {kind}")[0], f"cases {kind}", "PRODUCT/<name>.tif"), table)
+    if kind == "pictures":
+        return open_pictures(options_of(rest, (), f"cases {kind}")[0], table)
     from copgen.evaluation.benchmark import BenchmarkCases  # here, as only this kind needs pyarrow
 
     return BenchmarkCases(folder_in(options_of(rest, (), f"cases {kind}")[0], f"cases {kind}", "real/data/*.parquet"), table)
@@ -172,6 +178,9 @@ class Worlds:
 
 
 def open_worlds(text: str, rest: str, table: Table) -> Worlds:
+    if drawn := [row.name for row in table.rows if row.drawing]:
+        raise ValueError(f"cases {text!r}: {drawn[0]} is a picture of a whole cell, which worlds are too small for; write cells (copgen "
+                         "synthesize --archive ROOT) and take archive:ROOT")
     said, options = options_of(rest, ("resampling",), "cases worlds")
     count, at, first = said.partition("@")
     how = cast(Resampling, one_of(options.get("resampling", "bank"), get_args(Resampling), f"cases {text!r}: resampling"))
@@ -205,6 +214,46 @@ class Squares:
     def record(self) -> dict[str, Any]:
         files = [path for paths in cell_files(self.folder, self.table).values() for path in paths]
         return {"source": "squares", **fingerprint(self.folder, files)}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures without a place, by name and row: those of one name show one square. One observation each."""
+
+    folder: Path
+    table: Table
+    files: Mapping[str, Mapping[str, Path]]
+
+    def names(self) -> Sequence[str]:
+        return list(self.files)
+
+    def observation(self, name: str) -> Scene:
+        if name not in self.files:
+            raise ValueError(f"case {name!r}: there is no such picture in {self.folder}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CopgenWarning)           # that pictures of one name are believed to show one square
+            return read_scene([f"{row}={path},as=thumbnail" for row, path in self.files[name].items()], table=self.table, name=name)
+
+    def others(self, name: str, given: Sequence[str], count: int) -> list[Scene]:
+        return []
+
+    def record(self) -> dict[str, Any]:
+        return {"source": "pictures", **fingerprint(self.folder, [path for rows in self.files.values() for path in rows.values()])}
+
+
+def open_pictures(said: str, table: Table) -> Pictures:
+    """The pictures of a folder by the rows that are pictures; ValueError where there are none."""
+    drawn = {Path(picture_name(row)).stem: row.name for row in table.rows if is_picture(row)}
+    root = folder_in(said, "cases pictures", "S2L2A_thumbnail/<name>.png and so on")
+    files: dict[str, dict[str, Path]] = {}
+    for folder, row in drawn.items():
+        for path in sorted(root.glob(f"{folder}/*")):
+            if path.is_file() and format_of(path):
+                files.setdefault(path.stem, {})[row] = path
+    if not files:
+        wanted = f"folders {', '.join(drawn)} with PNG, WebP or JPEG" if drawn else "pictures, and none of the generator's rows is one"
+        raise ValueError(f"cases pictures {said!r}: there are none; {wanted} are needed")
+    return Pictures(root, table, dict(sorted(files.items())))
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,8 @@ def product(both: tuple[Measured, Measured], condition: Condition, draws: int, s
     measures = [one for one in (*calibration_measures(both[0].results, group, modality), *set_measures(both[0].results, group, modality))
                 if one.metric.better and not one.own and (one.metric.name.startswith(FAIR) or one.metric.name.endswith(FAIR)
                                                           or not other_sizes(both))]
-    for metric in (*(one for one in metrics_of(modality, sane=sane) if one.better and not one.median), *(one.metric for one in measures)):
+    metrics = metrics_of(modality, sane=sane, table=both[0].results.table)
+    for metric in (*(one for one in metrics if one.better and not one.median), *(one.metric for one in measures)):
         sums = [one.sums(metric) for one in both]
         if sums[0] is None or sums[1] is None:
             continue
@@ -129,7 +130,7 @@ def product(both: tuple[Measured, Measured], condition: Condition, draws: int, s
             continue
         where = both[0].results.places[cells]
         yield compared(condition, modality, metric.label, metric.better, partial(pooled, metric), first, second, where, draws)
-        number = min(samples_of(metric.finish(one)) for one in (first, second)) if metric in metrics_of(modality) else 0
+        number = min(samples_of(metric.finish(one)) for one in (first, second)) if metric in metrics else 0
         if number > 1:
             name, x, y = f"{metric.label}, best of {number}", bests(metric, first, number), bests(metric, second, number)
             yield compared(condition, modality, name, metric.better, mean_over_cells, x, y, where, draws)

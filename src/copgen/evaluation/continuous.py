@@ -2,7 +2,7 @@
 
 Published units are reflectance, dB cut off at -50 and 10, and metres, each image by itself, as the released evaluator reads them; there,
 SSIM and the error that becomes PSNR are of images scaled by the truth's own smallest and largest value. The other SSIM and PSNR have
-a fixed range, `copgen.scores.images.RANGES`.
+a fixed range, `copgen.scores.images.RANGES`, of pictures that of their levels: for these there are no other, published units.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from copgen.evaluation.stacks import Array, Row, Stack, masked_means, row
 from copgen.modalities import Modality
-from copgen.scaling import Decibel, Linear
-from copgen.scores.images import LONGEST_WAVES, RANGES, REACH, Range, psnr, published_scaled, spectral_slope, ssim
+from copgen.scaling import Decibel, EightBit, Linear
+from copgen.scores.images import LEVELS, LONGEST_WAVES, RANGES, REACH, Range, psnr, published_scaled, spectral_slope, ssim
 
 CUT_OFF = (-50, 10)                              # dB
 PUBLISHED = "published "
@@ -27,8 +27,7 @@ Pair = tuple[NDArray, NDArray]                   # samples and truth
 def sample_rows(stack: Stack) -> Iterator[Row]:
     """The statistics of every sample against the observation, and the observation's own."""
     for part in stack.parts(AT_ONCE):
-        published, scaled = of_published(part)
-        found = {**errors(part), **published_errors(part, published, scaled), **alike(part, scaled), **alone(part)}
+        found = {**errors(part), **alike(part), **(published(part) if has_published(part.modality) else {}), **alone(part)}
         for statistic, (values, weights) in found.items():
             for seed, value, weight in zip(part.seeds, values, weights, strict=True):
                 yield from row(seed, stack.product, stack.band, statistic, value, weight)
@@ -44,12 +43,22 @@ def errors(stack: Stack) -> dict[str, Means]:
     return {"error": stack.means(off), "absolute error": stack.means(np.abs(off)), "squared error": stack.means(np.square(off))}
 
 
-def published_errors(stack: Stack, published: NDArray, scaled: Pair) -> dict[str, Means]:
+def has_published(modality: Modality) -> bool:
+    """Whether the released evaluator has conventions for it; it knows no pictures."""
+    return not isinstance(modality.scale, EightBit)
+
+
+def published(stack: Stack) -> dict[str, Means]:
     """In published units, and of images scaled by the truth's range."""
-    return {
-        PUBLISHED + "absolute error": stack.means(np.abs(published)), PUBLISHED + "squared error": stack.means(np.square(published)),
+    off, scaled = of_published(stack)
+    found = {
+        PUBLISHED + "absolute error": stack.means(np.abs(off)), PUBLISHED + "squared error": stack.means(np.square(off)),
         PUBLISHED + "scaled squared error": stack.means(np.square(scaled[0] - scaled[1])),
     }
+    there = whole_samples(stack)
+    if there and stack.samples.shape[-1] > REACH:
+        found[PUBLISHED + "ssim"] = spread_out(ssim(scaled[0][there], scaled[1]), there, len(stack.seeds))
+    return found
 
 
 def of_published(stack: Stack) -> tuple[NDArray, Pair]:
@@ -71,19 +80,24 @@ def in_published(modality: Modality, values: NDArray) -> NDArray:
     return values
 
 
-def alike(stack: Stack, scaled: Pair) -> dict[str, Means]:
+def alike(stack: Stack) -> dict[str, Means]:
     """SSIM and PSNR, one a whole image; none of images with holes."""
-    m, side = len(stack.seeds), stack.samples.shape[-1]
-    there = [k for k in range(m) if stack.whole(k) and stack.whole(m)]
+    there = whole_samples(stack)
     if not there:
         return {}
-    span = RANGES.get(stack.product, Range(float(np.ptp(stack.truths[0])) or 1.0))
+    span = LEVELS if isinstance(stack.modality.scale, EightBit) else RANGES.get(
+        stack.product, Range(float(np.ptp(stack.truths[0])) or 1.0))
     samples, truth = (span.clip(one) for one in (stack.samples[there], stack.truths[0]))
     found = {"psnr": psnr(samples, truth, span.width)}
-    if side > REACH:
+    if stack.samples.shape[-1] > REACH:
         found["ssim"] = ssim(samples, truth, span.width)
-        found[PUBLISHED + "ssim"] = ssim(scaled[0][there], scaled[1])
-    return {name: spread_out(values, there, m) for name, values in found.items()}
+    return {name: spread_out(values, there, len(stack.seeds)) for name, values in found.items()}
+
+
+def whole_samples(stack: Stack) -> list[int]:
+    """The samples that have no hole, where the observation has none either."""
+    m = len(stack.seeds)
+    return [k for k in range(m) if stack.whole(k) and stack.whole(m)]
 
 
 def alone(stack: Stack) -> dict[str, Means]:

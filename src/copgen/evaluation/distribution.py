@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from copgen.evaluation.arrays import Group, Results, band_order
+from copgen.evaluation.arrays import Group, Results, band_order, modalities_of
 from copgen.evaluation.asked import Condition, conditions, counted, shown, unfinished
 from copgen.evaluation.formats import Cell, Column, Table
 from copgen.evaluation.measures import (
@@ -128,7 +128,7 @@ def best_table(generators: Sequence[Results], *, sane: bool = True, pairs: bool 
         for modality in products_of(generators, condition):
             there = [Measured(results, group, modality, draws) if group else None
                      for results, group in zip(generators, condition.groups, strict=True)]
-            for metric in metrics_of(modality, sane=sane):
+            for metric in metrics_of(modality, sane=sane, table=modalities_of(generators)):
                 found = [[one and one.best(metric, number) for number in NUMBERS] for one in there]
                 rows += [(condition.protocol, condition.shown, shown(modality), metric.heading, number, *cells)
                          for number, *cells in zip(NUMBERS, *found, strict=True) if any(cells)]

@@ -1,6 +1,7 @@
 """By what are pictures compared? Vectors of images, or distances between two, chosen by a text such as `resnet50:FILE`.
 
-Images are [n, 3, H, W] in 0..1: red, green and blue as reflectances, not stretched, as the stochastic benchmark has them.
+Images are [n, 3, H, W] in 0..1: red, green and blue as reflectances, not stretched, as the stochastic benchmark has them; of pictures,
+as they are.
 """
 
 from __future__ import annotations
@@ -17,20 +18,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from copgen.evaluation.inception import Inception
 from copgen.evaluation.networks import ALEXNET, AlexPerceptual, ResNet50, with_weights
 from copgen.files import sha256
 from copgen.published import read_weights
-from copgen.scaling import Linear
+from copgen.scaling import EightBit, Linear
 from copgen.scene import Scene
 from copgen.training.lpips import Perceptual, candidates, renamed
 
 Images = NDArray[np.floating[Any]]
 Vectors = NDArray[np.float64]
-TRUE_COLOUR = ("B04", "B03", "B02")
+WHITE = 255                                      # of a picture's levels
 BLOCKS = 8                                       # of a thumbnail along one side
 FLAT = 0.01                                      # contrast below which a thumbnail isn't stretched further: noise is no structure
 AT_ONCE = 16                                     # images in the network's memory together
 RESNET = "torchvision's resnet50-0676ba61.pth has them (models.resnet50 with IMAGENET1K_V1 fetches it), and so may a .safetensors of it"
+INCEPTION = ("pt_inception-2015-12-05-6726825d.pth of pytorch-fid's releases has them, TensorFlow's model converted, and so may a "
+             ".safetensors of it")
 LPIPS = ("for AlexNet give torchvision's alexnet-owt-7be5be79.pth and alex.pth of the lpips package (lpips/weights/v0.1), for VGG-16 "
          "vgg16-397923af.pth and vgg.pth")
 
@@ -46,7 +50,8 @@ class Feature:
 
 
 def open_feature(text: str, device: str = "cpu") -> Feature:
-    """`thumbnails`; `resnet50:FILE`; `lpips:FILE` or `lpips:FILE,FILE`, with which AlexNet or VGG-16 it is being told by its weights.
+    """`thumbnails`; `inception:FILE` and `inception-tf:FILE`; `resnet50:FILE`; `lpips:FILE` or `lpips:FILE,FILE`, AlexNet or VGG-16 being
+    told by their weights.
 
     Nothing in the files is run. Raises ValueError for another name, a file that isn't there, and weights that don't fit, with where to
     get the right ones.
@@ -56,19 +61,23 @@ def open_feature(text: str, device: str = "cpu") -> Feature:
     match name, len(paths):
         case "thumbnails", 0:
             return Feature(name, "vectors", thumbnails)
+        case "inception" | "inception-tf", 1:
+            return inception(paths[0], device, as_published=name == "inception-tf")
         case "resnet50", 1:
             return resnet50(paths[0], device)
         case "lpips", 1 | 2:
             return lpips(paths, device)
-    raise ValueError(f"feature {text!r}: there are thumbnails, resnet50:FILE and lpips:FILE or lpips:FILE,FILE")
+    raise ValueError(f"feature {text!r}: there are thumbnails, inception:FILE, inception-tf:FILE, resnet50:FILE and "
+                     "lpips:FILE or lpips:FILE,FILE")
 
 
 def rgb(scene: Scene, product: str = "S2L2A") -> NDArray[np.float32] | None:
     """Red, green and blue of a scene [3, H, W] in 0..1, reflectances of 1 and more being 1; None where it has no such bands."""
     for row in scene.table.rows:
-        if row.product == product and row.name in scene and set(TRUE_COLOUR) <= set(row.bands) and isinstance(row.scale, Linear):
-            bands = np.stack([scene[row.name][row.bands.index(band)] for band in TRUE_COLOUR])
-            return np.clip(bands / np.float32(row.scale.full_scale), 0, 1).astype(np.float32)
+        if row.product == product and row.name in scene and row.rgb and isinstance(row.scale, Linear | EightBit):
+            bands = np.stack([scene[row.name][row.bands.index(band)] for band in row.rgb])
+            full = row.scale.full_scale if isinstance(row.scale, Linear) else WHITE
+            return np.clip(bands / np.float32(full), 0, 1).astype(np.float32)
     return None
 
 
@@ -82,6 +91,16 @@ def thumbnails(images: Images) -> Vectors:
     flat = nn.functional.adaptive_avg_pool2d(pixels, BLOCKS).flatten(1).numpy()
     flat = flat - flat.mean(1, keepdims=True)
     return flat / np.maximum(flat.std(1, keepdims=True), FLAT)
+
+
+def inception(path: Path, device: str = "cpu", as_published: bool = False) -> Feature:
+    """The 2048 features of the FID, images made 299 x 299 as in pytorch-fid, or (`as_published`) as in torch-fidelity."""
+    network = with_weights(Inception(as_published), tensors(path), path, INCEPTION).to(device)
+
+    def vectors(images: Images) -> Vectors:
+        return batched(network, images, device=device)
+
+    return Feature("inception-tf" if as_published else "inception", "vectors", vectors, {"weights": {path.name: sha256(path)}})
 
 
 def resnet50(path: Path, device: str = "cpu") -> Feature:

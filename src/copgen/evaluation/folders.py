@@ -17,6 +17,7 @@ their descriptions, or one file a band:
 | S1RTC | `S1RTC.tif` | `S1RTC_vv.tif` | linear power; dB where the file's unit or `,s1_unit=dB` says so |
 | DEM | `DEM.tif` | | metres |
 | LULC, cloud_mask | `LULC.tif`, `cloud_mask.tif` | | the codes of the legend |
+| thumbnails | `S2L2A_thumbnail.tif`, or `.png`, `.webp`, `.jpeg` without a place | | levels of 0 to 255 |
 | place, date | `place_and_date.geojson` | | a point, and `date` in its properties |
 
 over the case's square: at the row's own resolution, or finer by a whole number, whose blocks are averaged. A product or row that is not
@@ -30,7 +31,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +44,13 @@ from copgen.evaluation.pixels import at_side, band_indexes, in_power, raster_at,
 from copgen.evaluation.recipe import EXCHANGED, SWAPPED_BY_VALUE, Condition, named
 from copgen.evaluation.sources import fingerprint
 from copgen.job import RECORD
-from copgen.modalities import TABLE, Modality, Table
+from copgen.modalities import TABLE, TABLES, Modality, Table, table_with
+from copgen.reading.pictures import read_picture
 from copgen.reading.squares import same_crs
 from copgen.scene import Footprint, Scene, parse_date
-from copgen.writing import PLACE_AND_DATE, RadarUnit, raster_name
+from copgen.writing import PLACE_AND_DATE, PictureKind, RadarUnit, is_picture, picture_name, raster_name
 
+DEPTHS = ("", "*/", "*/*/", "*/*/*/")            # of cases below a folder
 SAMPLE = re.compile(r"sample-(\d{1,9})")
 NEAR = 0.01                                      # metres that edges of one square may differ by: rounding in texts
 SAME_PLACE = 1e-5                                # degrees, the same of places: a metre
@@ -105,7 +108,7 @@ class Drawn:
         if set(self.given) != set(given) or (
                 exchanged and (self.note is None or exchanged["product"] not in SWAPPED_BY_VALUE)):
             return False
-        groundless = self.note is not None and self.note.square is None
+        groundless = self.note is not None and self.note.square is None and not any(row.is_image for row in table_of(self.given).rows)
         return (self.case == case.name or groundless or self.lies_at(case) is True) and self.values_agree(case)
 
     def values_agree(self, case: Scene) -> bool:
@@ -131,20 +134,26 @@ class Drawn:
             raise ValueError(f"{self.folder / RECORD}: its samples lie on a square at {square.left:.2f}, {square.top:.2f} ({square.crs}), "
                              f"and case {case.name} lies at {mine.left:.2f}, {mine.top:.2f} ({mine.crs.to_string()}); draw them for the "
                              "case's own square")
-        read, drawn = hashes_in(case.notes), hashes_in(self.note.sources if self.note else {})
+        known = table_of(case.table.names)
+        read, drawn = hashes_in(case.notes, known), hashes_in(self.note.sources if self.note else {}, known)
         if other := [name for name in read if drawn.get(name, read[name]) != read[name]]:
             raise ValueError(f"{self.folder / RECORD}: was given another {other[0].split()[0]} file than case {case.name} was read from; "
                              "draw the samples from the case's own files")
 
 
-def hashes_in(notes: Mapping[str, Any]) -> dict[str, str]:
+def table_of(rows: Sequence[str]) -> Table:
+    """The rows of the table that has them, in their order."""
+    return table_with(rows).subset(rows)
+
+
+def hashes_in(notes: Mapping[str, Any], table: Table) -> dict[str, str]:
     """The hashes of the files that a scene was read from, by the product and the file's name."""
     found: dict[str, str] = {}
     inputs = notes.get("inputs")
     for one in inputs if isinstance(inputs, list) else []:
         said = one.get("sha256")
         files = said if isinstance(said, dict) else {one.get("path"): said}
-        found |= {f"{TABLE[TABLE.select(str(one.get('product')))[0]].product} {name}": str(digest) for name, digest in files.items()}
+        found |= {f"{table[table.select(str(one.get('product')))[0]].product} {name}": str(digest) for name, digest in files.items()}
     return found
 
 
@@ -187,9 +196,13 @@ class Folder:
                 **fingerprint(self.path, files)}
 
 
-def open_folder(path: Path, table: Table = TABLE, given: str | None = None, s1_unit: RadarUnit = "linear") -> Folder:
-    """The samples in a folder, found but not read; ValueError where there are none, and for a record that is damaged."""
-    noted = [with_record(file, table) for depth in ("", "*/", "*/*/", "*/*/*/") for file in sorted(path.glob(depth + RECORD))]
+def open_folder(path: Path, table: Table | None = None, given: str | None = None, s1_unit: RadarUnit = "linear") -> Folder:
+    """The samples in a folder, found but not read; ValueError where there are none, and for a record that is damaged.
+
+    table: None is the one whose files lie there.
+    """
+    table = table or table_in(path)
+    noted = [with_record(file, table) for depth in DEPTHS for file in sorted(path.glob(depth + RECORD))]
     known = {one.folder for one in noted}
     plain = [one for one in without_record(path, table, given, s1_unit) if one.folder not in known]
     found = tuple(one for one in (*noted, *plain) if one.samples)
@@ -199,11 +212,18 @@ def open_folder(path: Path, table: Table = TABLE, given: str | None = None, s1_u
     return Folder(path, found, table)
 
 
+def table_in(path: Path) -> Table:
+    """The table that a row's file in some sample is of; COP-GEN's where none tells."""
+    names = {table: {Path(raster_name(row)).stem for row in table.rows if row.is_image} for table in TABLES.values()}
+    stems = (file.stem for depth in DEPTHS for file in path.glob(f"{depth}sample-*/*"))
+    return next((table for stem in stems for table, known in names.items() if stem in known), TABLE)
+
+
 def with_record(file: Path, table: Table) -> Drawn:
     note = load(RunNote, file)
     if wrong := [one.folder for one in note.samples if not SAMPLE.fullmatch(one.folder)]:
         raise ValueError(f"{file}: {wrong[0]!r} is no folder of a sample; they are called sample-000 and so on")
-    given = table.select(known) if (known := [row for row in note.given if row in TABLE.by_name]) else ()
+    given = table.select(known) if (known := [row for row in note.given if row in table_with(table.names).by_name]) else ()
     there = tuple((one.seed, file.parent / one.folder) for one in note.samples if (file.parent / one.folder).is_dir())
     return Drawn(file.parent, note.scene, given, there, note, note.s1_unit)
 
@@ -229,7 +249,7 @@ def rows_named(text: str, table: Table, where: Path) -> tuple[str, ...]:
         raise ValueError(f"{where}: {text!r} should say what is given, as DEM+LULC or nothing: {error}") from error
 
 
-def as_ensemble(folder: Path | str, truth: Scene | None = None, table: Table = TABLE) -> Ensemble:
+def as_ensemble(folder: Path | str, truth: Scene | None = None, table: Table | None = None) -> Ensemble:
     """The samples that one `copgen generate` left in OUT/<case>, for figures, beside the truth where it is known.
 
     Without a `truth` the observation is what the record says of the square: the place and the date that were given. Raises ValueError for
@@ -238,6 +258,7 @@ def as_ensemble(folder: Path | str, truth: Scene | None = None, table: Table = T
     path = Path(folder)
     if not (path / RECORD).is_file():
         raise ValueError(f"{path}: has no {RECORD}; name the folder of one case that `copgen generate` left in its --out")
+    table = table or (truth.table if truth else table_in(path))
     drawn = with_record(path / RECORD, table)
     case = ground_of(drawn, table) if truth is None else truth
     drawn.check(case)
@@ -280,6 +301,9 @@ def read_layer(folder: Path, row: Modality, case: Scene, s1_unit: RadarUnit) -> 
     side = case.table.side(row.name)
     if (whole := folder / raster_name(row)).is_file():
         return read_bands(whole, row, row.bands, side, case, s1_unit)
+    pictures = [folder / picture_name(row, kind) for kind in get_args(PictureKind) if is_picture(row)]
+    if drawn := next((picture for picture in pictures if picture.is_file()), None):
+        return at_side(read_picture(drawn), side, row, str(drawn))
     files = {band: folder / f"{row.product}_{band}.tif" for band in row.bands}
     there = [band for band, file in files.items() if file.is_file()]
     if not there:

@@ -60,8 +60,8 @@ class Generator(Protocol):
         ...
 
 
-def open_generator(text: str, table: Table = TABLE, *, device: str = "auto") -> Generator:
-    """The generator that a text names (see above). `table` is that of samples in files; a model has its own.
+def open_generator(text: str, table: Table | None = None, *, device: str = "auto") -> Generator:
+    """The generator that a text names (see above). `table` is that of samples in files (None: as they say); a model has its own.
 
     Raises ValueError, naming the text and the way out.
     """
@@ -70,13 +70,13 @@ def open_generator(text: str, table: Table = TABLE, *, device: str = "auto") -> 
         return open_files(kind, rest, table)
     name, options = options_of(text, ("resampling", "draws", *MODEL_OPTIONS), "generator")
     if name in ("perfect", "collapsed"):
-        return open_forecaster(text, name, options, table)
+        return open_forecaster(text, name, options, table or TABLE)
     if strange := [key for key in options if key not in MODEL_OPTIONS]:
         raise ValueError(f"generator {text!r}: a model takes no {strange[0]}; it takes {', '.join(MODEL_OPTIONS)}")
     return Model.opened(text, name, options, device)
 
 
-def open_files(kind: str, rest: str, table: Table) -> Generator:
+def open_files(kind: str, rest: str, table: Table | None) -> Generator:
     """A generator of samples that are on disk already."""
     what = f"generator {kind}"
     if kind == "folder":
@@ -87,11 +87,11 @@ def open_files(kind: str, rest: str, table: Table) -> Generator:
         return Kept.opened(folder_in(options_of(rest, (), what)[0], what, "plan.json and samples/"))
     if kind == "published":
         said, options = options_of(rest, ("blind",), what)
-        return open_runs(folder_in(said, what, "input_..._output_..._seed_N"), table, options.get("blind", ""))
+        return open_runs(folder_in(said, what, "input_..._output_..._seed_N"), table or TABLE, options.get("blind", ""))
     from copgen.evaluation.benchmark import open_samples  # here, as only this kind needs pyarrow
 
     said, options = options_of(rest, ("config",), what)
-    return open_samples(folder_in(said, what, "copgen/data/*.parquet"), table, options.get("config", "copgen"))
+    return open_samples(folder_in(said, what, "copgen/data/*.parquet"), table or TABLE, options.get("config", "copgen"))
 
 
 def open_forecaster(text: str, name: str, options: dict[str, str], table: Table) -> Generator:

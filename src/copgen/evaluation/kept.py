@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from copgen.config import dump, parse
 from copgen.evaluation.recipe import Condition
 from copgen.files import json_bytes, write_whole
-from copgen.modalities import TABLE, Table
+from copgen.modalities import Table, table_with
 from copgen.scene import Footprint, Scene
 
 KEY = "copgen"                                   # one alone: the order of several in a file would be chance
@@ -79,8 +79,8 @@ def read_ensemble(path: Path) -> Ensemble:
             said = json.loads((file.metadata() or {})[KEY])
             names = file.keys()
             arrays = {name: file.get_tensor(name) for name in names}
-        rows, *geometry = said["table"].values()
-        table = Table(TABLE.subset(rows).rows, *geometry)
+        rows = said["table"].pop("rows")
+        table = replace(table_with(rows).subset(rows), **said["table"])
         sets = {name: unstacked(arrays, name, said.get(name, ()), table) for name in SETS}
         first = said["observation"]
         observation = scene_of({row: arrays[f"observation/{row}"] for row in first["rows"]}, first, table)

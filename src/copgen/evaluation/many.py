@@ -110,7 +110,7 @@ class Memory:
 
     @classmethod
     def of(cls, training: Iterable[Scene], held_out: Iterable[Scene], feature: Feature | None = None) -> Memory:
-        """Of scenes, one at a time; of their Sentinel-2 products."""
+        """Of scenes, one at a time; of their products that have colours."""
         empty = cls({}, {})
         feature = feature or empty.feature
         return cls(vectors_by_product(training, feature), vectors_by_product(held_out, feature), feature)

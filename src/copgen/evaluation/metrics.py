@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from copgen import scores
 from copgen.evaluation.arrays import Array, Finish, Group, Results, Sums, known_mean, known_std, ratio
 from copgen.evaluation.formats import Number
+from copgen.modalities import TABLE, Table
+from copgen.scaling import EightBit
 from copgen.scores.images import decibels_of as decibels
 
 Numbers = NDArray[np.intp]                     # of cells
@@ -173,6 +175,8 @@ DATE_METRICS = (
     Metric("same-year", "Year accuracy", HIGHER, over_all("same year"), mean_of),
 )
 HEIGHT_METRICS = tuple(one for one in image_metrics("m", "m", "1000 m") if one.key not in ("mae-sane", "rmse-sane"))
+PICTURE_METRICS = tuple(replace(one, published=True) for one in image_metrics("", "levels of 255", "255 levels")
+                        if one.key.endswith("-sane"))    # the released evaluator knows no pictures
 METRICS: dict[str, tuple[Metric, ...]] = {
     "DEM": HEIGHT_METRICS,                       # one band in metres: both conventions have one error
     "LULC": CLASS_METRICS,
@@ -185,9 +189,10 @@ METRICS: dict[str, tuple[Metric, ...]] = {
 }
 
 
-def metrics_of(modality: str, keys: Sequence[str] | None = None, sane: bool = True) -> list[Metric]:
-    """The metrics of a product, published ones before the sane ones that belong to them; only those of `keys` and their sane kin."""
-    kept = [one for one in METRICS.get(modality, ()) if sane or one.published]
+def metrics_of(modality: str, keys: Sequence[str] | None = None, sane: bool = True, table: Table = TABLE) -> list[Metric]:
+    """The metrics of a table's product, published ones before the sane ones that belong to them; only those of `keys` and their kin."""
+    pictures = any(row.product == modality and isinstance(row.scale, EightBit) for row in table.rows)
+    kept = [one for one in (PICTURE_METRICS if pictures else METRICS.get(modality, ())) if sane or one.published]
     return [one for one in kept if keys is None or one.key.removesuffix("-sane") in keys]
 
 

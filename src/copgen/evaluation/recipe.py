@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from copgen.config import load
-from copgen.modalities import TABLE, Table
+from copgen.modalities import TABLE, TABLES, Table, table_with
 
 MOST_SEEDS = 2**31                               # rows keep a seed in 32 bits
 STRICT: dict[str, str] = {"extra": "forbid"}
@@ -47,9 +47,9 @@ class Condition:
         return named(self.given)
 
 
-def named(rows: Sequence[str], table: Table = TABLE) -> str:
-    """`DEM+LULC`: products whose rows are all there, else rows, in the table's order; `nothing` for none."""
-    parts: dict[str, None] = {}
+def named(rows: Sequence[str], table: Table | None = None) -> str:
+    """`DEM+LULC`: products whose rows are all there, else rows, in the table's order; `nothing` for none. None: the table of these rows."""
+    table, parts = table or table_with(rows), dict[str, None]()
     for row in (table[name] for name in table.names if name in rows):
         whole = all(other.name in rows for other in table.rows if other.product == row.product)
         parts[row.product if whole else row.name] = None
@@ -115,6 +115,20 @@ class Question:
         swap = self.protocol.swap
         return f"{self.protocol.name} {swap}" if swap and not self.protocol.name.endswith(swap) else self.protocol.name
 
+    @property
+    def names(self) -> Words:
+        """All that its protocol names."""
+        return (*self.words, *self.protocol.scored, *([self.protocol.swap] if self.protocol.swap else []))
+
+    @property
+    def table(self) -> Table:
+        """The first table that knows all its words; ValueError where none does."""
+        known = [table for table in TABLES.values() if all(table.called(word) for word in self.names)]
+        if not known:
+            TABLE.select(self.names)             # names the word, and what there is
+            raise ValueError(f"{self.protocol.name}: {', '.join(self.names)} are of different tables of modalities; take those of one")
+        return known[0]
+
     def rows(self, table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What is given and what is scored, of all rows of a table."""
         listed = table.select(self.words)
@@ -124,13 +138,13 @@ class Question:
 
     def check(self) -> None:
         """Refuse what would be wrong with every case."""
-        given, scored = self.rows(TABLE)
+        given, scored = self.rows(self.table)
         where = f"{self.protocol.name} ({'given' if self.protocol.given else 'without'} {', '.join(self.words) or 'nothing'})"
         if both := [row for row in scored if row in given]:
             raise ValueError(f"{where}: {', '.join(both)} is scored and given; what is given is not drawn: leave it out of one of the two")
         if not scored:
             raise ValueError(f"{where}: nothing is left to draw and score; give less, or leave something out")
-        if self.protocol.swap and not set(TABLE.select(self.protocol.swap)) <= set(given):
+        if self.protocol.swap and not set(self.table.select(self.protocol.swap)) <= set(given):
             raise ValueError(f"{where}: {self.protocol.swap} is swapped and not given; only what is given can be swapped")
 
     def condition(self, table: Table, available: Sequence[str]) -> Condition:
@@ -139,17 +153,20 @@ class Question:
         Where some rows are left out, one that the case lacks is not given either, but what it lacks can't be left out: that would be
         another question once more.
         """
-        given, scored = self.rows(TABLE)
+        whole = table_with(table.names)          # a model may lack rows of its table
+        if unknown := [word for word in self.names if not whole.called(word)]:
+            raise NotHere(f"the generator knows no {', '.join(unknown)}")
+        given, asked = self.rows(whole)
         there = {row for row in available if row in table.by_name}
         protocol = self.protocol
-        needed = given if protocol.given else TABLE.select(protocol.swap or ())
+        needed = given if protocol.given else whole.select(protocol.swap or ())
         if lacking := [row for row in needed if row not in there]:
             raise NotHere(f"has no {named(lacking)}, which is given")
-        if absent := [word for word in self.words if not there.intersection(TABLE.select(word))]:
+        if absent := [word for word in self.words if not there.intersection(whole.select(word))]:
             raise NotHere(f"has no {', '.join(absent)}, which is left out")
-        scored = tuple(row for row in scored if row in there)
+        scored = tuple(row for row in asked if row in there)
         if not scored:
-            raise NotHere(f"has no {named(self.rows(TABLE)[1])}, which is scored")
+            raise NotHere(f"has no {named(asked)}, which is scored")
         return Condition(self.name, tuple(row for row in given if row in there), scored, self.samples, self.protocol.swap, self.first_seed)
 
 
@@ -174,7 +191,7 @@ class Recipe:
             raise ValueError("there are no protocols, so nothing is asked; write at least one [[protocols]]")
         seen: set[tuple[str, tuple[str, ...]]] = set()
         for question in self.questions:
-            given, _ = question.rows(TABLE)
+            given, _ = question.rows(question.table)
             key = question.name, given
             if key in seen:
                 raise ValueError(f"{question.name}: given {named(given)} is asked twice, and rows of the two could not be told apart; "

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from copgen.evaluation.missing import unknown
 from copgen.modalities import Modality
-from copgen.scaling import Decibel
+from copgen.scaling import Decibel, EightBit
 from copgen.scene import Scene
 
 Array = NDArray[np.float64]
@@ -42,7 +42,8 @@ def row(seed: int | None, modality: str, band: str, statistic: str, value: Array
 class Stack:
     """One band: samples [m, H, W] with their seeds, and truths [t, H, W] with their numbers, the observation first.
 
-    Sentinel-2 in DN, radar in dB, heights in metres, classes as codes. `known` [m + t, H, W] is None where all pixels are.
+    Sentinel-2 in DN, radar in dB, heights in metres, pictures in levels, classes as codes. `known` [m + t, H, W] is None where all
+    pixels are.
     """
 
     modality: Modality
@@ -163,7 +164,9 @@ def stacks(name: str, samples: Sequence[Scene], truths: Sequence[Scene]) -> Iter
 
 
 def scored(modality: Modality, layer: NDArray) -> NDArray:
-    """A layer in the unit that it is scored in: radar in dB, floored as the row is; all else as it is."""
+    """A layer in the unit that it is scored in: radar in dB, floored as the row is; all else as it is, levels with room for a sign."""
+    if isinstance(modality.scale, EightBit):
+        return layer.astype(np.float32)
     return modality.scale.decibels(layer) if isinstance(modality.scale, Decibel) else layer
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Literal
 
-from copgen.evaluation.arrays import Group, Results
+from copgen.evaluation.arrays import Group, Results, modalities_of
 from copgen.evaluation.asked import Line as Counted
 from copgen.evaluation.asked import asked_without, counted, not_given, removable, shown, unfinished
 from copgen.evaluation.formats import Cell, Column, Number, Table
@@ -112,9 +112,9 @@ def table_of(plan: Plan, generators: Sequence[Results], known: Known, paper: boo
     for target, removed, keys in plan.lines(generators, paper):
         groups = [asked_without(results, target, (removed,) if removed else (), pairs=plan.removed is None) for results in generators]
         condition = f"w/o {shown(removed)}" if removed else FULL
-        lines += [(f"{condition}{not_given(group, (target, removed))}", results, group, target)
+        lines += [(f"{condition}{not_given(results, group, (target, removed))}", results, group, target)
                   for results, group in zip(generators, groups, strict=True) if group]
-        for metric in metrics_of(target, keys, sane):
+        for metric in metrics_of(target, keys, sane, modalities_of(generators)):
             ours = [numbers_of(plan.level, known.measured(results, group, target), metric) if group else [None] * width(plan.level)
                     for results, group in zip(generators, groups, strict=True)]
             theirs = [printed(plan, target, removed, metric, name) for name in PRINTED] if paper else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,20 @@ from copgen.store import CodecRecord, load_record, read_json
 # a colour a product, in the table's order: Okabe and Ito's, then paler ones of the same family
 COLOURS = ("#CC79A7", "#E69F00", "#A6761D", "#009E73", "#999999", "#F0E442", "#56B4E9", "#0072B2", "#D55E00")
 DARK = ("#0072B2", "#009E73", "#A6761D")         # with white letters
-WIDE, TALL = 140.0, 122.0                        # of the drawing, in units of its own
+WIDE, REST = 140.0, 66.8                         # of the drawing, in units of its own; how tall it is without the rows
 LINE = 4.6                                       # a row of the table
 ARROW: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 6, "linewidth": 0.7, "color": PALE, "shrinkA": 0, "shrinkB": 0}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of a model: its table, its backbone and the codec of every image row."""
+    """Sizes of a model: its table, its backbone, what the codec of every image row is called (rows may share one), and the codecs."""
 
     name: str
     table: Table
     backbone: BackboneConfig
-    codecs: Mapping[str, CodecConfig]
+    codec_names: Mapping[str, str]               # by row
+    codecs: Mapping[str, CodecConfig]            # by codec
 
     @cached_property
     def backbone_parameters(self) -> int:
@@ -45,9 +47,14 @@ class Plan:
 
     @cached_property
     def codec_parameters(self) -> dict[str, int]:
-        """By row; rows of equal sizes are counted once each, since each has weights of its own."""
+        """By codec; codecs of equal sizes are counted once each, since each has weights of its own."""
         with torch.device("meta"):
-            return {row: counted(KLCodec(config)) for row, config in self.codecs.items()}
+            return {name: counted(KLCodec(config)) for name, config in self.codecs.items()}
+
+    def sharing(self, row: Modality) -> list[Modality]:
+        """The rows from this one on, one under another, that share its codec; [] where the row above does, and for a row without one."""
+        blocks = [list(rows) for _, rows in groupby(self.table.rows, lambda one: self.codec_names.get(one.name))]
+        return next((rows for rows in blocks if rows[0] == row and row.is_image), [])
 
     def colour(self, row: Modality) -> str:
         return COLOURS[self.table.products.index(row.product) % len(COLOURS)]
@@ -57,18 +64,19 @@ def counted(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def paper_plan() -> Plan:
-    """The paper's base model: the table's defaults, the backbone's defaults and ten codecs of one kind."""
-    codecs = {name: CodecConfig(TABLE[name].channels, TABLE.latent_channels) for name in TABLE.images}
-    return Plan("COP-GEN base", TABLE, BackboneConfig(), codecs)
+def paper_plan(name: str = "COP-GEN base", table: Table = TABLE, shared: str | None = None) -> Plan:
+    """A paper's base model: the table's and the backbone's defaults, and codecs of one kind, one a row or one `shared` by all."""
+    names = {row: shared or row for row in table.images}
+    codecs = {codec: CodecConfig(table[row].channels, table.latent_channels) for row, codec in names.items()}
+    return Plan(name, table, BackboneConfig(), names, codecs)
 
 
 def plan_of(folder: Path) -> Plan:
     """The plan of a model's folder; ValueError for what is no model."""
     record = load_record(folder)
-    paths = {row: folder / "vae" / codec / "codec.json" for row, codec in record.codecs.items()}
-    codecs = {row: parse(CodecRecord, read_json(path), str(path)).config for row, path in paths.items()}
-    return Plan(record.name, record.table(str(folder)), record.backbone, codecs)
+    paths = {codec: folder / "vae" / codec / "codec.json" for codec in dict.fromkeys(record.codecs.values())}
+    codecs = {codec: parse(CodecRecord, read_json(path), str(path)).config for codec, path in paths.items()}
+    return Plan(record.name, record.table(str(folder)), record.backbone, record.codecs, codecs)
 
 
 # --- the figure ---------------------------------------------------------------------------------------------------------------------
@@ -76,10 +84,11 @@ def plan_of(folder: Path) -> Plan:
 @paper()
 def architecture(plan: Plan) -> Figure:
     """The model of a plan: layers, codecs, latents and tokens row by row; the sequence; the backbone; times in training and in drawing."""
-    figure = blank(PAGE, PAGE * TALL / WIDE)
+    tall = REST + LINE * len(plan.table.rows)
+    figure = blank(PAGE, PAGE * tall / WIDE)
     figure.set_layout_engine("none")             # everything has its place
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, WIDE), ylim=(TALL, 0))
+    axes.set(xlim=(0, WIDE), ylim=(tall, 0))
     axes.axis("off")
     y = draw_rows(axes, plan, 3.0)
     y = draw_sequence(axes, plan, y + 3.5)
@@ -90,7 +99,8 @@ def architecture(plan: Plan) -> Figure:
 
 def draw_rows(axes: Axes, plan: Plan, y: float) -> float:
     """A line a row of the table: what is given, its codec, its latent, its tokens."""
-    heading(axes, 2, y, "1  Layers in physical units")
+    pictures = all(row.drawing for row in plan.table.rows)
+    heading(axes, 2, y, "1  Layers as pictures of 8 bits" if pictures else "1  Layers in physical units")
     heading(axes, 62, y, "2  Codecs")
     heading(axes, 87, y, "3  Latents")
     heading(axes, 111, y, "4  Tokens")
@@ -102,14 +112,7 @@ def draw_rows(axes: Axes, plan: Plan, y: float) -> float:
         say(axes, 16.2, at + 1.9, bands_of(row), size=6)
         say(axes, 57, at + 1.9, shape(layer) + (f" at {row.resolution} m" if row.resolution else ""), align="right")
         arrow(axes, 58.2, at + 1.85, 62)
-        if row.is_image:
-            codec = plan.codecs[row.name]
-            box(axes, 62, at, 21, LINE - 0.9, RULE, 0.35)
-            axes.add_patch(Rectangle((62, at), 1.0, LINE - 0.9, color=plan.colour(row), linewidth=0))
-            say(axes, 73, at + 1.9, f"VAE ÷{codec.stride}, {codec.channels} → {codec.latent_channels}", align="center")
-        else:
-            axes.plot([62, 83], [at + 1.85] * 2, color=PALE, linewidth=0.7)
-            say(axes, 72.5, at + 1.2, "unit vector" if row.name == "place" else "season, year", align="center", size=6)
+        draw_codec(axes, plan, row, at)
         arrow(axes, 83, at + 1.85, 87)
         box(axes, 87, at, 16, LINE - 0.9, plan.colour(row), 0.55)
         say(axes, 95, at + 1.9, shape(plan.table.latent_shape(row.name)), align="center")
@@ -118,6 +121,22 @@ def draw_rows(axes: Axes, plan: Plan, y: float) -> float:
         say(axes, 106.6, at + 1.2, f"{patch}×{patch}" if row.is_image else "", align="center", size=5.5, colour=PALE)
         draw_tokens(axes, plan, row, at)
     return y + 3.0 + len(plan.table.rows) * LINE
+
+
+def draw_codec(axes: Axes, plan: Plan, row: Modality, at: float) -> None:
+    """From a row that has a codec, a box as tall as the rows that share it; for one without, what happens instead."""
+    if not row.is_image:
+        axes.plot([62, 83], [at + 1.85] * 2, color=PALE, linewidth=0.7)
+        say(axes, 72.5, at + 1.2, "unit vector" if row.name == "place" else "season, year", align="center", size=6)
+    elif rows := plan.sharing(row):
+        codec, tall = plan.codecs[plan.codec_names[row.name]], len(rows) * LINE - 0.9
+        box(axes, 62, at, 21, tall, RULE, 0.35)
+        for k, one in enumerate(rows):
+            axes.add_patch(Rectangle((62, at + k * LINE), 1.0, LINE - 0.9, color=plan.colour(one), linewidth=0))
+        middle = at + tall / 2 + 0.05
+        say(axes, 73, middle, f"VAE ÷{codec.stride}, {codec.channels} → {codec.latent_channels}", align="center")
+        if len(rows) > 1:
+            say(axes, 73, middle + 2.8, f"one for all {len(rows)}", align="center", size=6)
 
 
 def draw_tokens(axes: Axes, plan: Plan, row: Modality, at: float) -> None:
@@ -184,7 +203,7 @@ def draw_backbone(axes: Axes, plan: Plan, y: float) -> float:
 def draw_times(axes: Axes, plan: Plan, y: float) -> None:
     """What times the rows have: in training, drawing all, and drawing some given others."""
     rows, names = plan.table.rows, plan.table.names
-    given = {"dem", "lulc"} & set(names)
+    given = {row.name for row in rows if row.product in ("DEM", "LULC")}
     panels = (("Training: every row at a time of its own", [0.62, 0.08, 0.85, 0.33, 0.51, 0.95, 0.2, 0.71, 0.41, 0.15, 0.9, 0.57]),
               ("Unconditional: all from noise together", [0.7] * len(rows)),
               ("Any to any: given rows stay clean", [0.0 if name in given else 0.7 for name in names]))
@@ -228,7 +247,10 @@ def shape(sizes: tuple[int, ...]) -> str:
 
 
 def bands_of(row: Modality) -> str:
-    return f"{row.legend.classes} classes" if row.legend else " ".join(row.bands)
+    """What a row consists of; of a picture, what is drawn."""
+    if row.legend:
+        return f"{row.legend.classes} classes"
+    return f"of {' '.join(row.source.bands)}" if row.source else " ".join(row.bands)
 
 
 # --- the numbers in words -----------------------------------------------------------------------------------------------------------
@@ -238,9 +260,10 @@ def numbers(plan: Plan) -> str:
     lines = ["| row | layer | codec | parameters | latent | tokens |", "|---|---|---|--:|---|--:|"]
     for row in plan.table.rows:
         layer = shape((len(row.bands), *plan.table.layer_shape(row.name)[1:])) + (f" at {row.resolution} m" if row.resolution else "")
-        codec = plan.codecs.get(row.name)
+        name = plan.codec_names.get(row.name)
+        codec = plan.codecs[name] if name else None
         words = f"{codec.channels} channel{'s' * (codec.channels > 1)}, ÷{codec.stride}" if codec else "none"
-        many = f"{plan.codec_parameters[row.name]:,}" if codec else "0"
+        many = f"{plan.codec_parameters[name]:,}" if name else "0"
         lines.append(f"| `{row.name}` | {layer} | {words} | {many} | {shape(plan.table.latent_shape(row.name))} | "
                      f"1 + {plan.table.tokens(row.name)} |")
     table, config, half = plan.table, plan.backbone, plan.backbone.depth // 2
@@ -251,5 +274,11 @@ def numbers(plan: Plan) -> str:
         f"- {table.sequence_length} tokens: {len(table.rows)} times and {table.sequence_length - len(table.rows)} of layers.",
         f"- {half} + 1 + {half} blocks of width {config.width} with {config.heads} heads" + (
             f", and a canvas {config.canvas} wide" if config.canvas else "") + f": {plan.backbone_parameters:,} parameters.",
-        f"- {len(plan.codecs)} codecs: {sum(plan.codec_parameters.values()):,} parameters.",
+        f"- {codecs_of(plan)}: {sum(plan.codec_parameters.values()):,} parameters.",
         f"- Heads give the {config.prediction}; times go from 0 (clean) to {config.schedule.steps} (noise)."])
+
+
+def codecs_of(plan: Plan) -> str:
+    if len(plan.codecs) == 1:
+        return f"1 codec, `{next(iter(plan.codecs))}`, that {len(plan.codec_names)} rows share"
+    return f"{len(plan.codecs)} codecs"

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter
 from numpy.typing import NDArray
 
 from copgen.evaluation import measures
-from copgen.evaluation.arrays import Array, Group, Results, Values, ratio
+from copgen.evaluation.arrays import Array, Group, Results, Values, modalities_of, ratio
 from copgen.figures.panels import DASHED, LABEL, colour_of, having, labelled, marker_of, named_series, nothing, panelled, side_by_side
 from copgen.figures.style import BLACK, RULE, blank, paper
 from copgen.scores import calibration_error, perfect_reliability
@@ -319,7 +319,7 @@ def spread_against_skill(runs: Sequence[Results], group: Group, modalities: Sequ
     figure, panels = panelled(len(shown), 1.95)
     for axes, (name, found) in zip(panels, shown.items(), strict=True):
         draw_spreads(axes, found)
-        axes.set_title(labelled(name))
+        axes.set_title(labelled(name, modalities_of(runs)))
     figure.supxlabel(f"spread of the samples{' (means of tiles)' if tile else ''}", fontsize=7)
     figure.supylabel("error of their mean", fontsize=7)
     named_series(figure, runs)

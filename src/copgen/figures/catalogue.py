@@ -28,11 +28,12 @@ from copgen.modalities import TABLE
 
 Named = Iterator[tuple[str, Figure]]             # file names without ending
 RowFigure = Callable[[Sequence[Results], Group], Figure]
+NARROWED = "S2L2A"                               # whose distribution is shown as more is given, where it is not given itself
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What figures are made from, and which of it. What is not named is left to the figure."""
+    """What figures are made from, and which of it. What is not named is left to the figure; rows are rows or products of any table."""
 
     sources: tuple[Path, ...]                    # evaluations, or (for what is seen) folders of one square that `copgen generate` wrote
     protocol: str | None = None
@@ -53,6 +54,15 @@ class Wish:
             raise ValueError(f"{', '.join(map(str, self.sources)) or 'nothing named'}: keeps no samples{f' of {asked}' if asked else ''}; "
                              "evaluate with --keep, or name other samples (--protocol, --given, --cells)")
         return found
+
+    def of_one_condition(self, protocol: str = "given", given: str = "DEM+LULC") -> list[Ensemble]:
+        """The samples of one condition: this one where none is asked for, or the first that there is where nobody kept it."""
+        found = [one for source in self.sources for one in self.of(source, self.protocol or protocol, self.given or given)]
+        if found:
+            return found
+        kept = self.ensembles()
+        asked = kept[0].condition.protocol, kept[0].condition.given
+        return [one for one in kept if (one.condition.protocol, one.condition.given) == asked]
 
     def of(self, source: Path, protocol: str | None, given: str | None) -> Iterator[Ensemble]:
         """The ensembles of one source, a case after the other."""
@@ -86,21 +96,22 @@ def by_cell(ensembles: Sequence[Ensemble]) -> dict[str, list[Ensemble]]:
 # --- what is seen -------------------------------------------------------------------------------------------------------------------
 
 def draw_samples(wish: Wish) -> Named:
-    ensembles = wish.ensembles("given", "DEM+LULC")
+    ensembles, count = wish.of_one_condition(), wish.count or 6
+    row = wish.rows[0] if wish.rows else None
     for name in dict.fromkeys(one.generator for one in ensembles):
         own = [one for one in ensembles if one.generator == name]
         for k in range(0, len(own), 4):
-            row = wish.rows[0] if wish.rows else "s2l2a_10m"
-            yield f"samples-{name}-{k // 4}", samples_grid(own[k : k + 4], row, count=wish.count or 6, style=wish.style)
+            yield f"samples-{name}-{k // 4}", samples_grid(own[k : k + 4], row, count=count, style=wish.style)
 
 
 def draw_narrowing(wish: Wish) -> Named:
-    for cell, ones in by_cell(wish.ensembles("narrowing")).items():
-        yield f"narrowing-{cell}", narrowing(ones, wish.bands or ("B04", "B11", "B01"), style=wish.style)
+    drawn = [one for one in wish.ensembles("narrowing") if not set(one.observation.table.select(NARROWED)) & set(one.condition.given)]
+    for cell, ones in by_cell(drawn).items():
+        yield f"narrowing-{cell}", narrowing(ones, wish.bands, product=NARROWED, style=wish.style)
 
 
 def draw_profiles(wish: Wish) -> Named:
-    for cell, ones in by_cell(wish.ensembles("given", "DEM+LULC")).items():
+    for cell, ones in by_cell(wish.of_one_condition()).items():
         yield f"profiles-{cell}", profiles(ones, style=wish.style)
 
 
@@ -110,7 +121,7 @@ def draw_infilling(wish: Wish) -> Named:
 
 
 def draw_moments(wish: Wish) -> Named:
-    for one in wish.ensembles("given", "DEM+LULC"):
+    for one in wish.of_one_condition():
         yield f"moments-{one.generator}-{one.observation.name}", moments(one, wish.rows or None, style=wish.style)
 
 

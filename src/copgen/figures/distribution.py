@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
-from copgen.evaluation.arrays import Array, Asked, Group, Results, known_mean, ratio
+from copgen.evaluation.arrays import Array, Asked, Group, Results, known_mean, modalities_of, ratio
 from copgen.evaluation.measures import pair_by_band, root_of_ratio
 from copgen.evaluation.metrics import LOWER, Metric, metrics_of
 from copgen.figures.panels import DASHED, colour_of, having, marker_of, named_series, panelled
 from copgen.figures.style import BLACK, PAGE, RULE, blank, paper
+from copgen.modalities import TABLE, Table
 from copgen.scores.best import best_of_n
 from copgen.scores.intervals import blocked, blocks, cell_weights, interval_of
 
@@ -64,8 +65,8 @@ def curve_of(results: Results, group: Group, modality: str, metric: Metric, most
     return Curve(curves.mean(0), np.array([one.low for one in ranges]), np.array([one.high for one in ranges]))
 
 
-def followed(modality: str) -> Metric | None:
-    found = {metric.key: metric for metric in metrics_of(modality)}
+def followed(modality: str, table: Table = TABLE) -> Metric | None:
+    found = {metric.key: metric for metric in metrics_of(modality, table=table)}
     return next((found[key] for key in SHOWN if key in found), None)
 
 
@@ -77,7 +78,7 @@ def best_of(runs: Sequence[Results], group: Group, modalities: Sequence[str] | N
     with the truth at hand, so that it says what is covered and not what anybody would get.
     """
     def read(run: Results, name: str) -> Curve | None:
-        metric = followed(name)
+        metric = followed(name, modalities_of(runs))
         return None if metric is None else curve_of(run, group, name, metric)
 
     shown = having(runs, group, modalities, read)
@@ -93,7 +94,7 @@ def best_of(runs: Sequence[Results], group: Group, modalities: Sequence[str] | N
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [str(one) for one in ticks])
         axes.xaxis.set_minor_formatter(NullFormatter())
-        metric = followed(name)
+        metric = followed(name, modalities_of(runs))
         axes.set_title(f"{name}: {metric.name if metric else ''} {'↓' if metric and metric.better == LOWER else '↑'}\n"
                        f"{metric.convention if metric else ''}", fontsize=7)
     figure.supxlabel("N: the best of how many samples", fontsize=7)

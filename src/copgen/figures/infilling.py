@@ -110,7 +110,7 @@ def column(page: Page, sheet: Sheet, row: str, x: float, y: float, ruler: bool) 
     scenes = [truth if given else scene for _, _, scene in sheet.lines]
     there = [scene for scene in scenes if row in scene]
     image = truth.table[row].is_image
-    pictures = iter(sheet.chosen.pictures(truth.table[row], [scene[row] for scene in there]) if image else [])
+    pictures = iter(sheet.chosen.pictures(truth.table[row], [scene[row] for scene in there]) if image and there else [])
     for k, (scene, (_, role, _)) in enumerate(zip(scenes, sheet.lines, strict=True)):
         top, frame = y + k * (SIDE + WORDS), sheet.chosen.frames["given" if given else role]
         if row not in scene:

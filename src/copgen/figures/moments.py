@@ -31,13 +31,14 @@ from copgen.figures.tiles import (
 )
 from copgen.modalities import Modality
 from copgen.pictures import round_up
-from copgen.scaling import Decibel, Linear
+from copgen.scaling import Decibel, EightBit, Linear
 from copgen.scores.classes import entropy, mode
 
 Map = NDArray[np.float64]
 COLUMNS, LABEL, BAR, GAP, TOP = 5, 0.85, 0.55, 0.06, 0.62       # truth, one sample, mean, spread, error; inches
 SIDE = (PAGE - LABEL - BAR - 2 * EDGE - GAP * (COLUMNS - 1)) / COLUMNS
 LINE = SIDE + 0.12
+KINDS = ("S2L2A", "S1RTC", "DEM", "LULC", "cloud_mask")
 COLOURS = "magma"                                # from certain to uncertain; its order is seen with any colour vision, and in grey
 
 
@@ -79,13 +80,15 @@ def class_moments(row: Modality, layers: Sequence[NDArray[Any]], truth: NDArray[
     return Moments(commonest, entropy(stack), wrong, ("bits", "share"), (max(most, 1.0), 1.0))
 
 
-def physical(row: Modality, values: Map) -> NDArray[np.float32]:
+def physical(row: Modality, values: Map) -> NDArray[Any]:
     """What `quantity` read, back in the row's physical unit."""
     match row.scale:
         case Linear() as linear:
             return (values * linear.full_scale).astype(np.float32)
         case Decibel():
             return (10 ** (values / 10)).astype(np.float32)
+        case EightBit():
+            return np.rint(values).astype(np.uint8)
         case _:
             return values.astype(np.float32)
 
@@ -94,8 +97,8 @@ def physical(row: Modality, values: Map) -> NDArray[np.float32]:
 def moments(ensemble: Ensemble, rows: Sequence[str] | None = None, *, style: str = "ours") -> Figure:
     """A line a generated row: the observation, one sample, the samples' mean, their spread, and the error of the mean.
 
-    rows: of those that were drawn; None: the first 10 m row of Sentinel-2, radar, heights and classes. Spread and error of a row share
-    one colour bar where they share a unit. Raises ValueError where there are no samples of a row.
+    rows: of those that were drawn; None: the first row of Sentinel-2 at the surface, of radar, heights and classes. Spread and error
+    of a row share one colour bar where they share a unit. Raises ValueError where there are no samples of a row.
     """
     truth, table = ensemble.observation, ensemble.observation.table
     drawn = {row for sample in ensemble.samples for row in sample.layers}
@@ -121,8 +124,10 @@ def moments(ensemble: Ensemble, rows: Sequence[str] | None = None, *, style: str
 
 
 def customary(ensemble: Ensemble) -> list[str]:
-    """One row a kind: optical at the surface, radar, heights, land cover, clouds."""
-    return [row for row in ("s2l2a_10m", "s1rtc", "dem", "lulc", "cloud_mask") if row in ensemble.observation.table.by_name]
+    """One row a kind, its product's first: optical at the surface, radar, heights, land cover, clouds."""
+    rows = ensemble.observation.table.rows
+    firsts = (next((row.name for row in rows if row.product == product), None) for product in KINDS)
+    return [name for name in firsts if name]
 
 
 def heading(page: Page, ensemble: Ensemble, rows: Sequence[str]) -> None:

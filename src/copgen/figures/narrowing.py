@@ -16,9 +16,11 @@ from copgen import scores
 from copgen.evaluation.kept import Ensemble
 from copgen.figures.style import PAGE, PALE, SERIES, TRUTH, blank, paper
 from copgen.figures.tiles import SMALL, given_words, quantity, unit, where_and_when
-from copgen.modalities import Table
+from copgen.modalities import Modality, Table
+from copgen.scaling import EightBit
 
 Array = NDArray[np.float64]
+BANDS = ("B04", "B11", "B01")                    # of 10, 20 and 60 m
 POINTS = 2048                                    # of the grid on which densities are evaluated
 BINS = {"ours": 96, "published": 256}
 PEAK = 4.0                                       # times the samples' highest density: as far as the vertical axis goes
@@ -40,28 +42,31 @@ class Source:
 
 
 @paper()
-def narrowing(ensembles: Sequence[Ensemble], bands: Sequence[str] = ("B04", "B11", "B01"), *, product: str = "S2L2A",
-              style: str = "ours") -> Figure:
+def narrowing(ensembles: Sequence[Ensemble], bands: Sequence[str] = (), *, product: str = "S2L2A", style: str = "ours") -> Figure:
     """A row a condition, least given first, and a column a band: histogram and density of all pixels of all samples, and the truth's.
 
-    ensembles: of one place; several generators of one condition share its row. Truth and samples are the same square, pixel by pixel.
-    Beside each row stand the spread between samples at a pixel and the Wasserstein-1 distance to the truth's pixels, in the band's
-    unit. Densities are Gaussian kernel estimates; the bandwidth, half of Silverman's for the truth and the same for all, is printed.
-    style: `published` has the paper's 256 bins, symmetric-logarithmic axis and Scott's rule. Raises ValueError for several places and
-    unknown bands.
+    ensembles: of one place; several generators of one condition share its row. bands: `customary` where none is named. Truth and
+    samples are the same square, pixel by pixel. Beside each row stand the spread between samples at a pixel and the Wasserstein-1
+    distance to the truth's pixels, in the band's unit. Densities are Gaussian kernel estimates; the bandwidth, half of Silverman's for
+    the truth and the same for all, is printed. style: `published` has the paper's 256 bins, symmetric-logarithmic axis and Scott's
+    rule. Raises ValueError for several places and unknown bands.
     """
     check(ensembles)
     table = ensembles[0].observation.table
     ladder = sorted({ensemble.condition.given for ensemble in ensembles}, key=lambda given: (len(given), given))
+    bands = bands or customary(table, product)
     places = [located(table, product, band) for band in bands]
+    if unseen := [row for row, _ in places if row not in ensembles[0].observation]:
+        raise ValueError(f"{ensembles[0].observation.name}: nothing was observed of {unseen[0]}, to which samples are compared; keep the "
+                         "samples of an evaluation (--keep) instead")
     colours = dict(zip(dict.fromkeys(ensemble.generator for ensemble in ensembles), SERIES, strict=False))
     figure = blank(PAGE, 0.95 + 0.72 * len(ladder))
     axes = figure.subplots(len(ladder), len(bands), squeeze=False, sharex="col")
     for column, (row, index) in enumerate(places):
         truth = quantity(table[row], ensembles[0].observation[row])[index]
         sources = [[of(ensemble, row, index, colours) for ensemble in ensembles if ensemble.condition.given == given] for given in ladder]
-        width = column_of(list(axes[:, column]), truth, sources, unit(table[row]), style)
-        words = f"{bands[column]} ({table[row].resolution} m), {unit(table[row])}\n{BINS[style]} bins, kernel's bandwidth {width:.2g}"
+        bins, width = column_of(list(axes[:, column]), truth, sources, table[row], style)
+        words = f"{bands[column]} ({table[row].resolution} m), {unit(table[row])}\n{bins} bins, kernel's bandwidth {width:.2g}"
         axes[-1, column].set_xlabel(words, fontsize=7, linespacing=1.3)
     for line, words in enumerate(steps(ladder, table)):
         axes[line, 0].set_ylabel(words, rotation=0, ha="right", va="center", labelpad=6, fontsize=7, linespacing=1.25)
@@ -73,6 +78,12 @@ def check(ensembles: Sequence[Ensemble]) -> None:
     names = {ensemble.observation.name for ensemble in ensembles}
     if len(names) != 1:
         raise ValueError(f"places {', '.join(sorted(names)) or 'none'}: the narrowing of a distribution is that of one place; choose one")
+
+
+def customary(table: Table, product: str) -> list[str]:
+    """A band of each resolution; of a product that has not all of these, its first three."""
+    there = [band for row in table.rows if row.product == product for band in row.bands]
+    return list(BANDS) if set(BANDS) <= set(there) else there[:3]
 
 
 def located(table: Table, product: str, band: str) -> tuple[str, int]:
@@ -92,17 +103,17 @@ def of(ensemble: Ensemble, row: str, index: int, colours: Mapping[str, str]) -> 
                   colours[ensemble.generator])
 
 
-def column_of(axes: Sequence[Axes], truth: Array, sources: Sequence[Sequence[Source]], name: str, style: str) -> float:
-    """One band down the ladder, all on one axis; returns the kernel's bandwidth."""
+def column_of(axes: Sequence[Axes], truth: Array, sources: Sequence[Sequence[Source]], row: Modality, style: str) -> tuple[int, float]:
+    """One band down the ladder, all on one axis; returns the number of bins and the kernel's bandwidth."""
     everything = [truth.ravel(), *(source.samples.ravel() for line in sources for source in line)]
     low = min(float(np.quantile(values, SHOWN)) for values in everything)
     high = max(float(np.quantile(values, 1 - SHOWN)) for values in everything)
     margin = 0.04 * max(high - low, 1e-6)
     low, high = low - margin, high + margin
     rule = silverman(truth) / 2 if style != "published" else scott(truth)    # several covers are several peaks: the rule is for one
-    width = max(rule, (high - low) / POINTS * 4)
-    grid = np.linspace(low, high, POINTS)
-    edges = np.linspace(low, high, BINS[style] + 1)
+    whole = isinstance(row.scale, EightBit)
+    width = max(rule, (high - low) / POINTS * 4, float(whole))
+    grid, edges = np.linspace(low, high, POINTS), edges_of(low, high, BINS[style], whole)
     observed = density(truth, grid, width)
     top = 0.0
     for panel, line in zip(axes, sources, strict=True):
@@ -111,10 +122,10 @@ def column_of(axes: Sequence[Axes], truth: Array, sources: Sequence[Sequence[Sou
             made = density(source.samples, grid, width)
             curve(panel, source.samples, made, grid, edges, source.colour)
             top = max(top, float(made.max()))
-        numbers(panel, truth, line, name)
+        numbers(panel, truth, line, unit(row))
     finish(axes, float(observed.max()), top, style)
     axes[0].set_xlim(low, high)
-    return width
+    return len(edges) - 1, width
 
 
 def curve(panel: Axes, values: Array, smooth: Array, grid: Array, edges: Array, colour: str) -> None:
@@ -166,6 +177,14 @@ def heading(figure: Figure, ensembles: Sequence[Ensemble], product: str, colours
 
 
 # --- densities ----------------------------------------------------------------------------------------------------------------------
+
+def edges_of(low: float, high: float, most: int, whole: bool) -> Array:
+    """Edges of bins from low to high; of whole numbers each bin holds equally many, so that no bin is higher for holding one more."""
+    step = (high - low) / most
+    if whole:
+        low, step = np.rint(low) - 0.5, max(1.0, np.ceil(step))
+    return np.asarray(low + step * np.arange(np.ceil((high - low) / step - 1e-9) + 1))
+
 
 def histogram(values: Array, edges: Array) -> Array:
     """A density over evenly spaced edges of all the values, those beyond the edges counted too."""

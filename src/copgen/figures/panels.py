@@ -9,16 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from copgen.evaluation.arrays import Group, Results
+from copgen.evaluation.arrays import Group, Results, modalities_of
 from copgen.figures.style import PAGE, PALE, SERIES, blank
-from copgen.modalities import TABLE
+from copgen.modalities import Table
+from copgen.pictures import unit_of
 
 Found = TypeVar("Found")
 MARKERS = ("o", "^", "s", "D", "v", "P")
 LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8}
 DASHED = (0, (4, 2))
 FOUR = 4                                         # panels in a line at most
-SCORED_IN = {"S2L1C": "DN", "S2L2A": "DN", "S1RTC": "dB", "DEM": "m", "place": "km", "date": "days"}
+SCORED_IN = {"place": "km", "date": "days"}       # of layers: what their table says
 
 
 def having(
@@ -26,7 +27,7 @@ def having(
 ) -> dict[str, list[Found | None]]:
     """By modality what every generator has, None where one has nothing; ValueError where nobody has anything."""
     there = {name for run in runs for name in run.modalities(group)}
-    names = list(modalities) if modalities is not None else [one for one in TABLE.products if one in there]
+    names = list(modalities) if modalities is not None else [one for one in modalities_of(runs).products if one in there]
     found = {name: [read(run, name) for run in runs] for name in names}
     if kept := {name: ones for name, ones in found.items() if any(one is not None for one in ones)}:
         return kept
@@ -68,5 +69,8 @@ def nothing(axes: Axes) -> None:
     axes.text(0.5, 0.5, "not evaluated", transform=axes.transAxes, ha="center", va="center", color=PALE, fontsize=6)
 
 
-def labelled(name: str) -> str:
-    return f"{name} ({SCORED_IN[name]})" if name in SCORED_IN else name
+def labelled(name: str, table: Table) -> str:
+    """A product with the unit of its errors, if it has one."""
+    of_layers = (unit_of(row) for row in table.rows if row.product == name and row.is_image and not row.legend)
+    unit = SCORED_IN.get(name) or next(of_layers, None)
+    return f"{name} ({unit})" if unit else name

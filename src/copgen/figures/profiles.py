@@ -92,7 +92,8 @@ def check(ensembles: Sequence[Ensemble], product: str) -> tuple[Scene, Table]:
         raise ValueError(f"{len(kinds)} places and conditions: spectral profiles are of one place under one condition; choose one")
     truth = ensembles[0].observation
     if "lulc" not in truth or not has(truth, product):
-        raise ValueError(f"{truth.name}: profiles per class need its land cover and its {product}; it has {', '.join(truth.layers)}")
+        raise ValueError(f"{truth.name}: profiles per class need its land cover and the spectral bands of its {product}; it has "
+                         f"{', '.join(truth.layers)}")
     for ensemble in ensembles:
         if not ensemble.samples or not all(has(sample, product) for sample in ensemble.samples):
             raise ValueError(f"{truth.name}: {ensemble.generator} has no samples with all bands of {product}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from copgen.drawing import Picture
@@ -17,6 +19,7 @@ from copgen.figures.tiles import (
     asked_of,
     class_key,
     codes_in,
+    customary,
     key_height,
     missing,
     name_of,
@@ -30,6 +33,8 @@ from copgen.figures.tiles import (
 from copgen.scaling import LogHeight
 
 LABEL, GAP, BETWEEN, TOP = 0.95, 0.045, 0.16, 0.42            # inches: words at the left, between tiles, between places, title
+ACROSS = 8                                                    # samples in a line at most
+LETTER = 0.055                                                # about as wide as a small letter is, in inches
 
 
 @dataclass(frozen=True)
@@ -64,18 +69,21 @@ class Grid:
 
 @paper()
 def samples_grid(
-    ensembles: Sequence[Ensemble], row: str = "s2l2a_10m", *, count: int = 6, lines: int = 1, style: str = "ours",
+    ensembles: Sequence[Ensemble], row: str | None = None, *, count: int = 6, lines: int | None = None, style: str = "ours",
 ) -> Figure:
     """One place a block: given image layers, the observation of `row`, and the first `count` samples of it in `lines` lines.
 
-    ensembles: one a place, all of one condition. Pictures of a place share their stretch. Raises ValueError for no ensembles, for
-    conditions that differ, and for samples without the row.
+    ensembles: one a place, all of one condition; of what `copgen generate` left, which keeps no more than samples, these are shown alone.
+    row: a row or a product, of which the first row is shown; `customary` where None. lines: None for eight samples in each. Pictures of a
+    place share their stretch. Raises ValueError for no ensembles, for conditions that differ, and for samples without the row.
     """
-    check(ensembles, row)
+    row = check(ensembles, row)
     chosen, first = look(style), ensembles[0]
-    given = [name for name in first.condition.given if first.observation.table[name].is_image]
+    kept = {name for ensemble in ensembles for name in ensemble.observation.layers} & set(first.observation.table.images)
+    given = [name for name in first.condition.given if name in first.observation.table.images] if kept else []
     count = min(count, max(len(ensemble.samples) for ensemble in ensembles))
-    grid = Grid(len(given) + 1, lines, -(-count // lines))
+    lines = lines or -(-count // ACROSS)
+    grid = Grid(len(given) + 1 if kept else 0, lines, -(-count // lines))
     scenes = [ensemble.observation for ensemble in ensembles]
     foot = 0.37 + sum(key_height(codes_in(scenes, name)) for name in given if first.observation.table[name].legend)
     page = Page.of(PAGE, TOP + len(ensembles) * (grid.height + BETWEEN) + foot)
@@ -88,15 +96,19 @@ def samples_grid(
     return page.figure
 
 
-def check(ensembles: Sequence[Ensemble], row: str) -> None:
+def check(ensembles: Sequence[Ensemble], row: str | None) -> str:
+    """The row that is shown, once everything has it."""
     if not ensembles:
         raise ValueError("a grid of samples needs at least one ensemble")
+    table = ensembles[0].observation.table
+    row = table.select(row)[0] if row else customary(table)
     if len({ensemble.condition.given for ensemble in ensembles}) > 1:
         names = sorted({ensemble.condition.given_name for ensemble in ensembles})
         raise ValueError(f"conditions {', '.join(names)} in one grid of samples: all its places have the same given layers")
     for ensemble in ensembles:
         if not ensemble.samples or any(row not in sample for sample in ensemble.samples):
             raise ValueError(f"{ensemble.observation.name}: no samples with {row}; choose a row that was generated")
+    return row
 
 
 def heading(page: Page, grid: Grid, first: Ensemble, given: Sequence[str], row: str) -> None:
@@ -104,15 +116,18 @@ def heading(page: Page, grid: Grid, first: Ensemble, given: Sequence[str], row: 
     table = first.observation.table
     scalars = [name for name in first.condition.given if not table[name].is_image]
     page.text(EDGE, 0.05, asked_of(row_title(table[row]), first), 8, weight="bold")
-    known = "place and date are for reference only" if not scalars else f"given too: {', '.join(scalars)}"
-    page.text(PAGE - EDGE, 0.06, f"{known}; north is up", SMALL, PALE, ha="right")
-    titles = [*(f"{row_title(table[name])}" for name in given), "observed"]
+    known = f"given too: {', '.join(scalars)}; " if scalars else "place and date are for reference only; "
+    page.text(PAGE - EDGE, 0.06, f"{'' if table.names == table.images else known}north is up", SMALL, PALE, ha="right")
+    titles = [*(f"{row_title(table[name])}" for name in given), "observed"][: grid.references]
     if grid.lines == 1:
         for k, words in enumerate(titles):
             x, _ = grid.reference(k)
             page.text(x + grid.side / 2, TOP - 0.04, words, 7, ha="center", va="bottom")
     else:
-        page.text(EDGE + LABEL, TOP - 0.04, ", ".join(titles), SMALL, va="bottom")
+        for k in range(0, len(titles), grid.lines):
+            x, _ = grid.reference(k)
+            words = fill(", ".join(titles[k : k + grid.lines]), max(int(grid.side / LETTER), 8))
+            page.text(x, TOP - 0.04, words, SMALL, va="bottom", linespacing=1.1)
     x, _ = grid.sample(0)
     page.text(x, TOP - 0.04, f"generated ({name_of(first.samples[0], 0)} and following)", 7, va="bottom")
 
@@ -129,23 +144,29 @@ def block(
     pictures = chosen.pictures(table[row], shown)
     for k, name in enumerate(given):
         x, down = grid.reference(k)
-        page.picture(x, y + down, grid.side, chosen.pictures(table[name], [truth[name]])[0], chosen.frames["given"])
+        if name in truth:
+            page.picture(x, y + down, grid.side, chosen.pictures(table[name], [truth[name]])[0], chosen.frames["given"])
+        else:                                    # what is given to `copgen generate` isn't written again
+            missing(page, x, y + down, grid.side, "not kept")
     x, down = grid.reference(len(given))
+    first: Axes | None = None
     if row in truth:
-        axes = page.picture(x, y + down, grid.side, pictures[0], chosen.frames["truth"])
-        if ruler:
-            scale_and_north(axes, table.footprint, grid.side)
-    else:
+        first = page.picture(x, y + down, grid.side, pictures[0], chosen.frames["truth"])
+    elif grid.references:
         missing(page, x, y + down, grid.side)
     own: list[Picture] = pictures[len(shown) - len(samples):]
     for k, colours in enumerate(own):
         x, down = grid.sample(k)
-        page.picture(x, y + down, grid.side, colours, chosen.frames["sample"])
+        axes = page.picture(x, y + down, grid.side, colours, chosen.frames["sample"])
+        first = first or axes
+    if ruler and first:
+        scale_and_north(first, table.footprint, grid.side)
 
 
 def heights(ensemble: Ensemble, given: Sequence[str]) -> list[str]:
     table = ensemble.observation.table
-    layers = [quantity(table[name], ensemble.observation[name]) for name in given if isinstance(table[name].scale, LogHeight)]
+    truth = ensemble.observation
+    layers = [quantity(table[name], truth[name]) for name in given if name in truth and isinstance(table[name].scale, LogHeight)]
     return [f"{layer.min():.0f} to {layer.max():.0f} m" for layer in layers]
 
 

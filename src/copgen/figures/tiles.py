@@ -17,8 +17,8 @@ from copgen.evaluation.kept import Ensemble
 from copgen.evaluation.recipe import named
 from copgen.figures.style import GREEN, PALE, RULE, SAMPLES, Look, blank, natural
 from copgen.modalities import Modality, Table
-from copgen.pictures import RADAR_RANGES, TINTS, composite, ramp
-from copgen.scaling import Decibel, Legend, Linear, LogHeight
+from copgen.pictures import RADAR_RANGES, TINTS, composite, drawn_as, ramp, unit_of
+from copgen.scaling import Decibel, EightBit, Legend, Linear, LogHeight
 from copgen.scene import Scene
 from copgen.sheet import centre, degrees, long_date
 
@@ -180,6 +180,9 @@ def row_title(row: Modality) -> str:
 def reading(look: Look, row: Modality) -> str:
     """How to read a row's colours."""
     match row.scale:
+        case EightBit():
+            words, colours = drawn_as(row)
+            return f"{words} ({', '.join(colours)} as red, green, blue)" if colours else words
         case Linear() if look.name == "published":
             return f"{', '.join(row.bands[k] for k in natural(row))} as red, green, blue; 1.3 times reflectance to the power 0.6"
         case Linear():
@@ -188,8 +191,8 @@ def reading(look: Look, row: Modality) -> str:
         case Decibel() if look.name == "published":
             return "VV, VV + VH, VH as red, green, blue, decibels by their own range"
         case Decibel():
-            words = (f"{name} {low:.0f} to {high:.0f} dB".replace("-", "−") for name, low, high in RADAR_RANGES)
-            return f"{', '.join(words)} as red, green, blue"
+            ranges = (f"{name} {low:.0f} to {high:.0f} dB".replace("-", "−") for name, low, high in RADAR_RANGES)
+            return f"{', '.join(ranges)} as red, green, blue"
         case LogHeight():
             return "hillshade, sun at 315°, 45° high" if look.name == "published" else "tints by height, shaded from the north-west"
         case _:
@@ -197,20 +200,26 @@ def reading(look: Look, row: Modality) -> str:
 
 
 def quantity(row: Modality, layer: NDArray[Any]) -> NDArray[np.float64]:
-    """A continuous layer in the unit that people read: reflectance 0..1, decibels, metres; ValueError for a row that has none."""
+    """A continuous layer in the unit that people read: reflectance 0..1, decibels, metres, brightness; ValueError for a row without one."""
     values = np.asarray(layer, np.float64)
     match row.scale:
         case Linear() as linear:
             return values / linear.full_scale
         case Decibel() as radar:
             return np.asarray(10 * np.log10(np.maximum(values, radar.floor)))
-        case LogHeight():
+        case LogHeight() | EightBit():
             return values
     raise ValueError(f"{row.name} is not measured on a continuous scale; choose a row of reflectance, radar or heights")
 
 
 def unit(row: Modality) -> str:
-    return "reflectance" if isinstance(row.scale, Linear) else "dB" if isinstance(row.scale, Decibel) else "m"
+    """The unit of `quantity`."""
+    return "reflectance" if isinstance(row.scale, Linear) else unit_of(row)
+
+
+def customary(table: Table) -> str:
+    """The row that is shown where none is named: the table's last with a natural composite, Sentinel-2 at the surface."""
+    return next((row.name for row in reversed(table.rows) if row.rgb), table.images[-1])
 
 
 def small_map(axes: Axes, truth: tuple[float, float] | None, samples: Sequence[tuple[float, float]]) -> None:

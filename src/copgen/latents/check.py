@@ -17,7 +17,7 @@ from copgen.bulk.encode import PLAN, Codecs, Plan, Task, meta_of
 from copgen.bulk.records import DIGEST, INDEX, REJECTED, Tally, beside, faults_of, numbered, read_records, samples_of
 from copgen.config import load
 from copgen.files import json_bytes
-from copgen.modalities import TABLE
+from copgen.modalities import table_with
 from copgen.shards import INDEX as SHARD_INDEX
 from copgen.shards import PRESENT, Mapped, counts_of, digest, json_of, name_of
 
@@ -55,7 +55,7 @@ def verify(folder: Path, codecs: Codecs | None = None, progress: Callable[[int, 
     if plan is None and not (folder / SHARD_INDEX).is_file():
         raise ValueError(f"{folder}: holds no latents, or none that are finished; name a folder that copgen encode wrote")
     index = json_of(folder / SHARD_INDEX) if plan is None or (folder / SHARD_INDEX).is_file() else None
-    if index is not None and index.get("meta", {}).get("kind") != "moments":
+    if (plan.kind if plan else (index or {}).get("meta", {}).get("kind")) != "moments":
         raise ValueError(f"{folder}: holds no moments; name a folder that copgen encode wrote")
     tasks = plan.tasks() if plan else []
     counts = [int(count) for count in counts_of(index)] if index else [None] * len(tasks)
@@ -119,7 +119,7 @@ def array_problems(arrays: Arrays, rows: Sequence[str], shapes: dict[str, tuple[
     if len(lengths := {len(array) for array in arrays.values()}) != 1:
         yield f"its arrays are of {', '.join(map(str, sorted(lengths)))} samples"
         return
-    there = arrays.get(PRESENT, np.ones((max(lengths), len(rows)), np.uint8))
+    there, table = arrays.get(PRESENT, np.ones((max(lengths), len(rows)), np.uint8)), table_with(rows)
     for k, row in enumerate(rows):
         shape = shapes.setdefault(row, arrays[row].shape[1:])
         if arrays[row].shape[1:] != shape or len(shape) != 3:
@@ -128,7 +128,7 @@ def array_problems(arrays: Arrays, rows: Sequence[str], shapes: dict[str, tuple[
             yield f"{row} holds what is no number"
         elif arrays[row][there[:, k] == 0].any():
             yield f"{row} is not all zeros where it is absent"
-        elif not TABLE[row].is_image and not np.isin(np.linalg.norm(arrays[row][there[:, k] == 1], axis=-1).round(), (1,)).all():
+        elif not table[row].is_image and not np.isin(np.linalg.norm(arrays[row][there[:, k] == 1], axis=-1).round(), (1,)).all():
             yield f"{row} holds what is no {row}"       # a unit vector, or sine, cosine and a year in -1..1
 
 

@@ -1,9 +1,11 @@
 """How do latents of the published pipeline become shards? Its LMDB databases are read without unpickling what they hold.
 
 They are folders with a `data.mdb`: one of all modalities, whose values are pickled dictionaries of arrays, or one a modality, named as the
-released weights name them (`S1RTC_vh_vv`, `DEM_DEM`). Keys are `618U_30L_patch_7`, patches counted row by row from the north-west. Arrays
-are float32 [2z, h, w], means and log variances. Places are not in them: the published cache divides the cell where the patches divide its
-larger images, so they are worked out anew. Dates are those of a file beside, or absent.
+released weights name them (`S1RTC_vh_vv`, `DEM_DEM`) or as its row is (`DEM_thumbnail`), in any case. Keys are `618U_30L_patch_7`, patches
+counted row by row from the north-west, or `618U_30L_7.npy` and `618U_30L_center.npy`, as thumbnails have them. Arrays are float32
+[2z, h, w], means and log variances, or their bare bytes. Places are not in them: the published cache divides the cell where the patches
+divide its larger images, so they are worked out anew. Dates are those of a file beside, or absent. Of thumbnails, the published pipeline
+mirrored each cell's, or not, by chance, and keeps no record of it: the number of a patch may count from the east.
 
 The arrays are found in the pickles by `pickles.arrays_in`, which runs nothing. LMDB's own library trusts a database's pages, though: one
 that was tampered with could crash the process that imports it.
@@ -19,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
+from math import prod
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -27,19 +30,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copgen import geoparquet
+from copgen.bulk.encode import Codecs
+from copgen.bulk.patches import numbers
 from copgen.files import json_bytes, sha256, write_json
 from copgen.latents.pickles import LARGEST, arrays_in
 from copgen.majortom.grid import Names, centre_of, numbers_of, patch_centres_at, tile_corners
-from copgen.modalities import TABLE, Table
+from copgen.modalities import TABLES, TILE, Table, table_with
 from copgen.scaling import DayOfYear, UnitVector
 from copgen.shards import PRESENT, Shards, check_free, finish, length_of, write_shard
 
 PLAN = "plan.json"
-KEY = re.compile(r"(\d+[UD]_\d+[LR])_patch_([0-9]|[12][0-9]|3[0-5])")
-SIDE = 6                                         # patches along a cell
+KEY = re.compile(r"(\d+[UD]_\d+[LR])_(?:patch_)?(\d+|center)(?:\.npy)?")
 CELL, PATCH = "cell", "patch"                    # arrays of a shard besides its rows: int16 [n, 2] as the grid numbers cells, uint8 [n]
 LOG_VARIANCE = (-30.0, 20.0)                     # what a draw takes a log variance to lie in
-ROW_OF = {row.released_as: row.name for row in TABLE.rows}
 Moments = dict[str, NDArray[Any]]                # of one patch, by row
 
 
@@ -58,6 +61,7 @@ class Database:
 
     path: Path
     row: str | None
+    table: Table
     transaction: Any
 
     def keys(self) -> Iterator[bytes]:
@@ -75,7 +79,7 @@ class Database:
             found = arrays_in(value)
             if isinstance(found, dict) == (self.row is not None):
                 raise ValueError("holds one array in a database of all rows, or a dictionary in that of one")
-            return {row_of(name): array for name, array in found.items()} if isinstance(found, dict) else {str(self.row): found}
+            return {row_of(name, self.table): array for name, array in found.items()} if isinstance(found, dict) else {str(self.row): found}
         except ValueError as error:
             raise ValueError(f"{self.path}: {key.decode(errors='replace')}: {error}") from error
 
@@ -104,19 +108,19 @@ class Cells:
 NOTHING = Cells(np.array([], np.str_), np.array([], "datetime64[D]"), np.array([], np.str_))
 
 
-def import_lmdb(source: Path, out: Path, table: Table, *, about: Path | None = None, codecs: Path | None = None, per_shard: int = 576,
+def import_lmdb(source: Path, out: Path, table: Table, *, about: Path | None = None, codecs: Codecs | None = None, per_shard: int = 576,
                 progress: Callable[[int, int], object] | None = None) -> Imported:
     """Write the latents of an LMDB, or of a folder of one LMDB a modality, as shards of moments; shards that exist are kept.
 
     A sample is a patch that any of them has; the rows that it lacks are marked absent. about: of cells, as `read_cells` takes it.
-    codecs: the folder of the codecs that made the latents, to be checked when they are trained on. progress: of the samples, about how many
+    codecs: those that made the latents, to be checked when they are trained on. progress: of the samples, about how many
     there are. Raises ValueError for what is no such database, for values that are no arrays, and for a folder that holds other shards.
     """
-    used = {row: sha256(codecs / row / "codec.safetensors") for row in table.images} if codecs else {}
+    used = codecs.hashes() if codecs else {}
     plan = {"lmdb": source.absolute().name, "rows": list(table.names), "patch": table.patch, "about": sha256(about) if about else None,
             "codecs": used, "per_shard": per_shard}
     cells, counts = read_cells(about) if about else NOTHING, []
-    with opened(source) as databases:
+    with opened(source, table_with(table.names)) as databases:
         settle(out, plan)
         expected = max(int(database.transaction.stat()["entries"]) for database in databases)
         for k, keys in enumerate(parts(keys_of(databases), per_shard)):
@@ -165,9 +169,24 @@ def beside(folder: Path, k: int) -> Path:
 # Databases
 
 
+def table_in(source: Path) -> Table:
+    """The table that the latents are of, by what they are called there; ValueError as `import_lmdb`."""
+    wrong: list[ValueError] = []
+    for table in TABLES.values():
+        try:
+            with opened(source, table) as databases:
+                for database in databases:
+                    for key in islice(database.keys(), 1):
+                        database.moments(key)
+            return table
+        except ValueError as error:
+            wrong.append(error)
+    raise wrong[0]
+
+
 @contextmanager
-def opened(source: Path) -> Iterator[list[Database]]:
-    """The databases in a folder; ValueError where there are none, or they can't be read."""
+def opened(source: Path, table: Table) -> Iterator[list[Database]]:
+    """The databases in a folder, of rows of this table; ValueError where there are none, or they can't be read."""
     try:
         import lmdb
     except ImportError as error:
@@ -180,18 +199,20 @@ def opened(source: Path) -> Iterator[list[Database]]:
             databases = []
             for path in paths:
                 environment = stack.enter_context(lmdb.open(str(path), readonly=True, lock=False, create=False, max_dbs=0))
-                row = row_of(path.name) if len(paths) > 1 else ROW_OF.get(path.name)
-                databases.append(Database(path, row, stack.enter_context(environment.begin(buffers=False))))
+                row = row_of(path.name, table) if len(paths) > 1 or len(table.called(path.name)) == 1 else None
+                databases.append(Database(path, row, table, stack.enter_context(environment.begin(buffers=False))))
             yield databases
         except lmdb.Error as error:
             raise ValueError(f"{source}: could not be read as LMDB ({error}); copy it again") from error
 
 
-def row_of(name: str) -> str:
+def row_of(name: str, table: Table) -> str:
     """The row that the published pipeline calls so; ValueError where there is none."""
-    if name not in ROW_OF:
-        raise ValueError(f"no row is called {name!r} in the released weights; there are: {', '.join(ROW_OF)}")
-    return ROW_OF[name]
+    found = table.called(name)
+    if len(found) != 1:
+        known = ", ".join(row.released_as for row in table.rows)
+        raise ValueError(f"no row is called {name!r} in the released weights; there are: {known}")
+    return found[0]
 
 
 def keys_of(databases: Iterable[Database]) -> Iterator[bytes]:
@@ -209,15 +230,15 @@ def parts(keys: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
 
 def shard_of(databases: Sequence[Database], keys: Sequence[bytes], table: Table, cells: Cells) -> tuple[Moments, list[tuple[str, str]]]:
     """The arrays of a shard, and the keys and rows of what was left out."""
-    names, patches = places_of(keys)
+    names, patches = places_of(keys, table)
     arrays: Moments = {row: np.zeros((len(keys), *moments_shape(table, row)), np.float16) for row in table.images}
     present, faults = np.zeros((len(keys), len(table.names)), np.uint8), []
     for k, key in enumerate(keys):
         for row, array in (pair for database in databases for pair in database.moments(key).items() if pair[0] in arrays):
-            if array.shape != (expected := moments_shape(table, row)):
+            if array.shape not in (expected := moments_shape(table, row), (prod(expected),)):
                 raise ValueError(f"{key.decode()}: {row} has moments {list(array.shape)}, the recipe's table {list(expected)}; "
                                  "name the recipe that they were made for")
-            arrays[row][k], fine = stored(array)
+            arrays[row][k], fine = stored(array.reshape(expected))
             present[k, table.names.index(row)] = fine
             if not fine:
                 faults.append((key.decode(), row))
@@ -241,13 +262,14 @@ def stored(array: NDArray[Any]) -> tuple[NDArray[np.float16], bool]:
     return (half if fine else np.zeros_like(half)), fine
 
 
-def places_of(keys: Sequence[bytes]) -> tuple[Names, NDArray[np.int64]]:
+def places_of(keys: Sequence[bytes], table: Table) -> tuple[Names, NDArray[np.int64]]:
     """The cells and patches of keys; ValueError for one that names none."""
+    known = {str(number): number for number in numbers(table)} | {"center": numbers(table, "middle")[0]}
     found = [KEY.fullmatch(key.decode(errors="replace")) for key in keys]
-    if None in found:
-        raise ValueError(f"key {keys[found.index(None)]!r}: is not a patch of a cell, such as 618U_30L_patch_7")
-    pairs = [match.groups() for match in found if match]
-    return np.array([cell for cell, _ in pairs], np.str_), np.array([int(patch) for _, patch in pairs], np.int64)
+    if strange := [key for key, match in zip(keys, found, strict=True) if match is None or match[2] not in known]:
+        raise ValueError(f"key {strange[0]!r}: is not a patch of a cell, such as 618U_30L_patch_7")
+    pairs = [(match[1], known[match[2]]) for match in found if match]
+    return np.array([cell for cell, _ in pairs], np.str_), np.array([patch for _, patch in pairs], np.int64)
 
 
 def whereabouts(names: Names, patches: NDArray[np.int64], table: Table, cells: Cells
@@ -255,18 +277,23 @@ def whereabouts(names: Names, patches: NDArray[np.int64], table: Table, cells: C
     """Vectors of the rows without a grid, and where they are known: patches' true centres, cells' dates."""
     unique, which = np.unique(names, return_inverse=True)
     dates, crs = cells.of(unique)
-    lat, lon = patch_centres_at(*tile_corners(unique, crs), crs)
-    at = (which, patches // SIDE, patches % SIDE)
     day, found = dates[which][:, None], dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]()
     for row in table.names:
         match table[row].scale:
             case UnitVector() as scale:
-                found[row] = scale.to_model(np.stack([lat[at], lon[at]], -1)), np.ones(len(names), bool)
+                found[row] = scale.to_model(centres_of(unique, crs, table)[which, patches]), np.ones(len(names), bool)
             case DayOfYear() as scale:
                 known = ~np.isnat(day[:, 0])
                 vector = scale.to_model(np.where(known[:, None], day, np.datetime64("2000-01-01")))
                 found[row] = np.where(known[:, None, None, None], vector, np.float32(0)), known
     return found
+
+
+def centres_of(cells: Names, crs: Names, table: Table) -> NDArray[np.float64]:
+    """Latitude and longitude [cells, patches + 1, 2] of all patches of cells, and of the square in their middle."""
+    corners = tile_corners(cells, crs)
+    places = [patch_centres_at(*corners, crs, table.footprint, table.cut), patch_centres_at(*corners, crs, TILE)]
+    return np.concatenate([np.stack(place, -1).reshape(len(cells), -1, 2) for place in places], axis=1)
 
 
 def utm_of(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> Names:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from copgen import geoparquet
 from copgen.bulk.encode import Codecs
 from copgen.bulk.records import INDEX
-from copgen.modalities import TABLE
+from copgen.modalities import table_with
 from copgen.shards import Shards, name_of, open_shards
 from copgen.store import codec_record
 
@@ -66,7 +66,8 @@ def info(folder: Path, codecs: Codecs | None = None, *, most: int = 2000, seed: 
     rows = list(shards.meta["rows"])
     numbers = np.sort(np.random.default_rng(seed).permutation(len(shards))[:most])
     factors = {row: codec_record(path).scaling_factor for row, path in codecs.folders.items()} if codecs else {}
-    spreads = {row: spread_of(shards, row, numbers, factors.get(row)) for row in rows if TABLE[row].is_image}
+    table = table_with(rows)
+    spreads = {row: spread_of(shards, row, numbers, factors.get(row)) for row in rows if table[row].is_image}
     written = sum((folder / name_of(k)).stat().st_size for k in range(len(shards.counts)))
     return Info(folder, len(shards), len(shards.counts), written, having(shards, rows),
                 {row: spread for row, spread in spreads.items() if spread is not None}, len(numbers), shards.meta.get("cells"),
@@ -76,9 +77,12 @@ def info(folder: Path, codecs: Codecs | None = None, *, most: int = 2000, seed: 
 def open_moments(folder: Path) -> Shards:
     """The shards of moments in a folder; ValueError for one that has none, is not finished or holds something else."""
     shards = open_shards(folder)
-    if shards.meta.get("kind") != "moments" or not set(shards.meta.get("rows", ["?"])) <= set(TABLE.names):
-        raise ValueError(f"{folder}: holds {shards.meta.get('kind')}, not moments of this version's rows; "
-                         "name a folder that copgen encode wrote")
+    if shards.meta.get("kind") != "moments":
+        raise ValueError(f"{folder}: holds {shards.meta.get('kind')}, not moments; name a folder that copgen encode wrote")
+    try:
+        table_with(shards.meta.get("rows", ["?"]))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}; name a folder that this version's copgen encode wrote") from error
     return shards
 
 

@@ -2,7 +2,8 @@
 
 A pickle is a program for a small stack machine (the opcodes are in Python's pickletools). The few that numpy needs for an array are
 followed here, on plain values: names of functions are only compared with numpy's own, nothing is imported or called, and the numbers are
-taken out of the bytes that are there, so that no claim of a size makes more memory than the pickle itself has. Everything else is refused.
+taken out of the bytes that are there, so that no claim of a size makes more memory than the pickle itself has. Plain bytes in a dictionary
+are taken for the numbers of an array whose shape the pickle does not say. Everything else is refused.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Described:
 
 
 def arrays_in(data: bytes) -> NDArray[Any] | dict[str, NDArray[Any]]:
-    """The array of a pickle, or the dictionary of arrays by name; read-only.
+    """The array of a pickle, or the dictionary of arrays by name; read-only. Plain bytes in a dictionary become float32 [n].
 
     Raises ValueError, with the place in the pickle, for everything else, damaged pickles included.
     """
@@ -63,7 +64,7 @@ def arrays_in(data: bytes) -> NDArray[Any] | dict[str, NDArray[Any]]:
         (found,) = machine.stack
         if position + 1 != len(data):
             raise ValueError("more follows after its end")
-        return {key: array_of(value) for key, value in found.items()} if isinstance(found, dict) else array_of(found)
+        return {key: array_of(value, bare=True) for key, value in found.items()} if isinstance(found, dict) else array_of(found)
     except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise ValueError(f"not an array of numbers as numpy pickles it, at byte {position}: {error or type(error).__name__}; it was not "
                          "unpickled, as that could run code") from error
@@ -183,7 +184,9 @@ def array_from(buffer: bytes | bytearray, kind: Kind, shape: tuple[Any, ...], by
     return array
 
 
-def array_of(value: Any) -> NDArray[Any]:
+def array_of(value: Any, bare: bool = False) -> NDArray[Any]:
+    if bare and isinstance(value, bytes):
+        return np.frombuffer(value, "<f4")
     if not isinstance(value, Described) or value.array is None:
         raise ValueError("something else than an array, or one without its numbers")
     return value.array

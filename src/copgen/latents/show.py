@@ -13,10 +13,10 @@ from PIL import Image
 
 from copgen import __version__, geoparquet
 from copgen.bulk.encode import Codecs
-from copgen.bulk.patches import Limits, read_patches
+from copgen.bulk.patches import Limits, Which, read_patches
 from copgen.bulk.records import INDEX, REJECTED
 from copgen.codec import draw
-from copgen.drawing import INK, PAPER, TILE, Canvas, fitting
+from copgen.drawing import INK, PAPER, Canvas, fitting
 from copgen.files import write_whole
 from copgen.latents.look import open_moments
 from copgen.majortom.cells import Offset
@@ -53,7 +53,7 @@ def sample(folder: Path, codecs: Codecs, *, numbers: Sequence[int] = (), cell: s
     columns = [(one.name, scene) for one, scene in zip(chosen, scenes, strict=True)]
     if archive:
         offset = shards.meta.get("how", {}).get("offset", 0)
-        real = [real_scene(archive, codecs, one, offset) for one in chosen]
+        real = [real_scene(archive, codecs, one, offset, shards.meta.get("patches", "all")) for one in chosen]
         columns = [both for (name, made), there in zip(columns, real, strict=True)
                    for both in ((f"{name}, real", there), (f"{name}, decoded", made))]
     image = sheet(f"{folder.name}: {len(chosen)} of {len(shards)} samples", columns, scale)
@@ -106,10 +106,10 @@ def decoded(shards: Shards, codecs: Codecs, chosen: Iterable[Shown]) -> list[Sce
     return [Scene(found, None, one.name, table) for found, one in zip(layers, chosen, strict=True)]
 
 
-def real_scene(archive: Path, codecs: Codecs, one: Shown, offset: Offset) -> Scene:
+def real_scene(archive: Path, codecs: Codecs, one: Shown, offset: Offset, which: Which) -> Scene:
     if one.cell is None:
         raise ValueError(f"{one.name}: its folder has no {INDEX}, so nobody knows where it is from; leave --archive out")
-    patches = read_patches(archive, one.cell, codecs.table, limits=Limits(MOST_FILLED, 1.0), offset=offset)
+    patches = read_patches(archive, one.cell, codecs.table, limits=Limits(MOST_FILLED, 1.0), offset=offset, which=which)
     return next(patch.scene for patch in patches if patch.number == one.patch)
 
 
@@ -118,7 +118,7 @@ def sheet(title: str, columns: Sequence[tuple[str, Scene]], scale: int = 2) -> I
     scenes = [scene for _, scene in columns]
     rows = drawn(scenes[0].table, {name for scene in scenes for name in scene.layers})
     plan = replace(planned(None, scenes, None), samples=scenes[:1], columns=columns, rows=rows)
-    canvas = Canvas(Image.new("RGB", (round(plan.width * scale), (240 + len(rows) * (TILE + 60)) * scale), PAPER), scale)
+    canvas = Canvas(Image.new("RGB", (round(plan.width * scale), (240 + len(rows) * (plan.tile + 60)) * scale), PAPER), scale)
     canvas.text(MARGIN, MARGIN - 4, title, fitting(title, 26, plan.width - 2 * MARGIN), INK)
     y = grid(canvas, plan, MARGIN + 44)
     canvas.line([(MARGIN, y), (plan.width - MARGIN, y)])

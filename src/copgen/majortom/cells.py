@@ -1,33 +1,38 @@
 """What does Major TOM show at a cell? Its layout on disk opened as scenes: one square of a cell, the middle or one of its patches.
 
 The layout: `<root>/Core-<product>/<row>/<cell>/<product id>/<band>.tif`, `id` standing for the product id of heights; land cover is
-`<root>/Core-LULC/<row>/<column>/<row>_<column>_<year>.tif`; the cloud mask lies among the bands of S2L1C, or of S2L2A.
+`<root>/Core-LULC/<row>/<column>/<row>_<column>_<year>.tif`; the cloud mask lies among the bands of S2L1C, or of S2L2A. Beside the bands, or
+alone, there may be `thumbnail.png`, a picture of the whole image.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rasterio.crs import CRS
+from rasterio.transform import from_origin
 
-from copgen.majortom.grid import CELL, TILE, checked_cell, patch_offsets
-from copgen.modalities import TABLE, Table
+from copgen.majortom.grid import CELL, TILE, centre_of, checked_cell, patch_offsets, tile_corners
+from copgen.modalities import TABLE, Modality, Table
 from copgen.reading import squares
 from copgen.reading.acquired import carries_offset, day_in_name, days_said, possible, scene_day
-from copgen.reading.rasters import Raster, describe
-from copgen.reading.scenes import Date, Input, Place, corner_step, planned, read_onto
+from copgen.reading.bandfiles import BandFile, Found
+from copgen.reading.pictures import describe_picture
+from copgen.reading.rasters import Grid, Raster, describe
+from copgen.reading.scenes import Date, Input, Place, corner_step, plan, read_onto
 from copgen.scene import Footprint, Scene
 
 MASKED = {"cloud_mask": ("S2L1C", "S2L2A")}      # a product that lies in another's folder
 ESRI = {"LULC": {"codes": "esri"}}               # what the layout fixes
 REFERENCE = ("S2L2A", "S2L1C", "DEM", "S1RTC", "LULC", "cloud_mask")   # on whose pixels the squares of a cell lie
 APART = 120                                      # metres at most between the edges of images that were cut for one cell
+STORED = "thumbnail.png"                         # of a product's whole image
 LATE_OFFSET = 1000                               # in the digital numbers of Sentinel-2 since processing baseline 04.00
 Offset = float | Literal["named"]
 
@@ -56,8 +61,8 @@ def read_cell(
     rows = [row for row in table.select(given) if table[row].is_image]
     if not rows:
         raise ValueError(f"cell {cell}: no layer with pixels is given; give one of {', '.join(there)}")
-    plans = planned(inputs_of(root, cell, rows, there, table, offset), table)
     everything = {**found_products(root, cell), **there}               # also what the table lacks: square and day are the cell's
+    plans = [(one, plan_in(cell, everything, one, table)) for one in inputs_of(root, cell, rows, there, table, offset)]
     square = square_of(cell, everything, table, patch, window)
     days = days_said((name, one.path, {}) for name, one in everything.items())
     name = cell if patch is None else f"{cell}_{patch[0]}_{patch[1]}"
@@ -134,6 +139,43 @@ def inputs_of(root: Path, cell: str, rows: Iterable[str], there: Mapping[str, Pr
     ]
 
 
+def plan_in(cell: str, there: Mapping[str, Product], one: Input, table: Table) -> Found:
+    """Where an input of a cell is. A thumbnail is the stored one, if that shows the whole image; else it is drawn from the bands.
+
+    Where an offset is to be taken off, it is drawn too: stored pictures are of the digital numbers as they were. Raises ValueError as
+    `copgen.reading` does, and for a stored picture of another size where there are no bands either.
+    """
+    rows, stored = [table[name] for name in table.select(one.product)], one.path / STORED
+    drawn = rows[0].drawing is not None and not one.options and stored.is_file()
+    try:
+        layer = plan(one, table)
+    except ValueError:
+        if not drawn:
+            raise
+        return placed(stored, rows, reference(cell, there, corner_step(table)), APART)     # no bands
+    assert isinstance(layer, Found)              # the product's folder, or land cover's file: no picture
+    if drawn:
+        with suppress(ValueError):               # what is no picture of the bands is passed over
+            return placed(stored, rows, layer.first, 0)
+    return layer
+
+
+def placed(stored: Path, rows: Sequence[Modality], image: Raster, apart: float) -> Found:
+    """A stored picture on the ground of an image that it shows whole, to so many metres; ValueError if it doesn't."""
+    picture = describe_picture(stored)
+    sizes = dict.fromkeys(row.resolution for row in (rows[0], rows[0].source) if row and row.resolution)
+    extent = [length * size for length, size in zip((image.width, image.height), image.pixel_size, strict=True)]
+    fitting = [size for size in sizes if abs(picture.width * size - extent[0]) <= apart and abs(picture.height * size - extent[1]) <= apart]
+    t = image.grid.transform
+    if not (fitting and image.grid.is_axis_aligned and t.a > 0 > t.e):
+        whole = " or ".join(f"{round(extent[0] / size)} x {round(extent[1] / size)}" for size in sizes)
+        raise ValueError(f"{stored}: has {picture.width} x {picture.height} pixels, and a picture of the whole image has {whole}; "
+                         f"download the cell again, with its bands")
+    grid = Grid(image.grid.crs, from_origin(t.c, t.f, fitting[0], fitting[0]))
+    raster = Raster(stored, grid, picture.width, picture.height, len(rows[0].bands))
+    return Found(tuple(rows), {band: BandFile(raster, k) for row in rows for k, band in enumerate(row.bands, 1)})
+
+
 def offset_of(path: Path, product: str, offset: Offset) -> dict[str, str]:
     """The option that takes an offset off a product's digital numbers, if it is Sentinel-2's and carries one."""
     if not product.startswith("S2"):
@@ -148,9 +190,9 @@ def square_of(
     """The square of a cell: the middle of what its images show, a patch of that, or at a window."""
     if patch is not None and window is not None:
         raise ValueError(f"cell {cell}: a patch and a window are both given; give one of them")
-    ground = ground_of(there, corner_step(table))
+    ground = ground_of(cell, there, corner_step(table))
     if window is None:
-        down, right = patch_offset(patch, table.footprint, ground) if patch is not None else middle_offset(table.footprint, ground)
+        down, right = patch_offset(patch, table, ground) if patch is not None else middle_offset(table.footprint, ground)
         window = (ground.left + right, ground.top - down)
     return squares.choose(ground.raster, ground.crs, table.footprint, 1, window)
 
@@ -168,13 +210,20 @@ class Ground:
     step: int                                    # metres between the corners that a square may have
 
 
-def ground_of(there: Mapping[str, Product], step: int) -> Ground:
+def patches_of(root: Path, cell: str, table: Table = TABLE) -> list[tuple[int, int]]:
+    """The patches of a cell by row and column, row by row; ValueError as `products`."""
+    there = products(root, checked_cell(cell), table)
+    downs, rights = offsets_of(table, ground_of(cell, {**found_products(root, cell), **there}, corner_step(table)))
+    return [(i, j) for i in range(len(downs)) for j in range(len(rights))]
+
+
+def ground_of(cell: str, there: Mapping[str, Product], step: int) -> Ground:
     """The ground of a cell, its corner a whole number of `step` from the reference's.
 
     The window of each image was rounded to its own pixels, so images of one cell may begin some pixels apart; what begins further apart
     was not cut for it, and does not count. Raises ValueError where no image can be read.
     """
-    first = reference(there)
+    first = reference(cell, there, step)
     crs = squares.scene_crs(first)
     left, bottom, right, top = own = squares.bounds_in(first, crs)
     for raster in rasters_of(there):
@@ -198,15 +247,29 @@ def whole(length: float, step: int) -> int:
     return math.ceil(length / step - 1e-6) * step
 
 
-def reference(there: Mapping[str, Product]) -> Raster:
-    """The raster on whose pixels the squares lie: the first of REFERENCE that can be read; the first one's ValueError if none can."""
+def reference(cell: str, there: Mapping[str, Product], step: int) -> Raster:
+    """The raster on whose pixels the squares lie: the first of REFERENCE that can be read, the cell's own square if only pictures can.
+
+    Raises the first one's ValueError if none can.
+    """
     wrong: list[ValueError] = []
     for path in (there[name].path for name in REFERENCE if name in there):
         try:
             return describe(path if path.is_file() else next(iter(sorted(path.glob("*.tif"))), path))
         except ValueError as error:
             wrong.append(error)
+    if pictures := [one.path / STORED for one in there.values() if (one.path / STORED).is_file()]:
+        square = nominal_ground(cell, step)
+        return Raster(pictures[0], Grid(square.crs, square.transform(step)), TILE // step, TILE // step, 1)
     raise wrong[0]
+
+
+def nominal_ground(cell: str, step: int = 60) -> Footprint:
+    """The square of a cell's images by its name alone: in the UTM zone of its middle, the corner on the nearest multiple of `step` m."""
+    lat, lon = centre_of(checked_cell(cell))
+    crs = squares.utm(float(lat), float(lon))
+    (left,), (top,) = tile_corners([cell], crs.to_string())
+    return Footprint(crs, round(left / step) * float(step), round(top / step) * float(step), float(TILE))
 
 
 def middle_offset(footprint: int, ground: Ground) -> tuple[int, int]:
@@ -215,16 +278,17 @@ def middle_offset(footprint: int, ground: Ground) -> tuple[int, int]:
     return down, across
 
 
-def patch_offset(patch: tuple[int, int], footprint: int, ground: Ground) -> tuple[int, int]:
-    """Metres southwards and eastwards from the ground's corner to a patch's; the last row and column are flush with the far edge."""
-    downs, rights = offsets_of(footprint, ground)
+def patch_offset(patch: tuple[int, int], table: Table, ground: Ground) -> tuple[int, int]:
+    """Metres southwards and eastwards from the ground's corner to a patch's."""
+    downs, rights = offsets_of(table, ground)
     if not (0 <= patch[0] < len(downs) and 0 <= patch[1] < len(rights)):
         raise ValueError(f"patch {patch[0]},{patch[1]}: the cell has {len(downs)} x {len(rights)} patches, ROW,COL from 0,0 to "
                          f"{len(downs) - 1},{len(rights) - 1}")
     return downs[patch[0]], rights[patch[1]]
 
 
-def offsets_of(footprint: int, ground: Ground) -> tuple[list[int], list[int]]:
+def offsets_of(table: Table, ground: Ground) -> tuple[list[int], list[int]]:
     """Metres southwards and eastwards from the ground's corner to its rows and columns of patches."""
-    downs, rights = (patch_offsets(footprint, min(TILE, side), ground.step).tolist() for side in (ground.down, ground.across))
+    downs, rights = (patch_offsets(table.footprint, min(TILE, side), ground.step, table.cut).tolist()
+                     for side in (ground.down, ground.across))
     return downs, rights

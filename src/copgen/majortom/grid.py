@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from copgen.modalities import TABLE, Table
+from copgen.modalities import TABLE, TILE, Table
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -31,7 +31,6 @@ ROWS = math.ceil(math.pi * RADIUS / SIDE)        # from pole to pole: 2004
 HEIGHT = 180 / ROWS                              # degrees of a row
 SOUTH, NORTH = -(ROWS // 2), ROWS // 2 - 1       # the first and the last row's number: 1002D, 1001U
 PUBLISHED = 85.0                                 # degrees: Major TOM has only cells whose point lies within this latitude
-TILE = 10_680                                    # metres, the side of a cell's images
 
 
 # --- cells --------------------------------------------------------------------------------------------------------------------------
@@ -163,11 +162,14 @@ COLUMNS = counted_columns()
 
 # --- patches ------------------------------------------------------------------------------------------------------------------------
 
-def patch_offsets(footprint: int = TABLE.footprint, tile: float = TILE, step: int = 1) -> Integers:
+def patch_offsets(footprint: int = TABLE.footprint, tile: float = TILE, step: int = 1, cut: int | None = None) -> Integers:
     """Metres from the north or west edge of a cell's images to the patches along it; the last is flush with the far edge.
 
-    Of a `tile` of another side it is flush to a multiple of `step` metres, and there is none where a patch is larger.
+    Of a `tile` of another side it is flush to a multiple of `step` metres, and there is none where a patch is larger. With a `cut`, the
+    patches part only so many metres in the middle, if the tile has as many.
     """
+    if cut is not None and cut < tile:
+        return np.asarray(round((tile - cut) / 2 / step) * step + patch_offsets(footprint, cut, step))
     last = math.floor((tile - footprint) / step + 1e-6) * step
     return np.unique(np.minimum(np.arange(math.ceil(tile / footprint - 1e-6)) * footprint, last)) if last >= 0 else np.arange(0)
 
@@ -176,32 +178,34 @@ def patch_starts(row: str, table: Table = TABLE) -> Integers:
     """The same in pixels of one row of the table; ValueError for a row whose pixels the patches would cut."""
     table.side(row)                              # has a grid, whose pixels fill the footprint
     resolution = table[row].resolution
-    offsets = patch_offsets(table.footprint)
+    offsets = patch_offsets(table.footprint, cut=table.cut)
     if resolution is None or (offsets % resolution).any():
         raise ValueError(f"{row}: patches of {table.footprint} m begin {', '.join(map(str, offsets))} m into a cell and would cut its "
                          f"pixels of {resolution} m; choose another footprint")
     return offsets // resolution
 
 
-def patch_centres(lat: ArrayLike, lon: ArrayLike, crs: str | Iterable[str], footprint: int = TABLE.footprint) -> tuple[Floats, Floats]:
+def patch_centres(
+    lat: ArrayLike, lon: ArrayLike, crs: str | Iterable[str], footprint: int = TABLE.footprint, cut: int | None = None,
+) -> tuple[Floats, Floats]:
     """Latitude and longitude [n, 6, 6] of the patches of n cells, by the centres of their images and their CRS, as the metadata has them.
 
     Rows count from the north of the images, columns from the west. Raises ValueError as `patch_centres_at`.
     """
     lat, lon, codes = aligned(lat, lon, crs)
     x, y = through(codes, lon, lat)
-    return patch_centres_at(x - TILE / 2, y + TILE / 2, codes, footprint)
+    return patch_centres_at(x - TILE / 2, y + TILE / 2, codes, footprint, cut)
 
 
 def patch_centres_at(
-    left: ArrayLike, top: ArrayLike, crs: str | Iterable[str], footprint: int = TABLE.footprint,
+    left: ArrayLike, top: ArrayLike, crs: str | Iterable[str], footprint: int = TABLE.footprint, cut: int | None = None,
 ) -> tuple[Floats, Floats]:
     """Latitude and longitude [n, 6, 6] of the patches of n cells, by the north-west corners of their images, as the files have them.
 
     Raises ValueError for a CRS that is not in metres.
     """
     left, top, codes = aligned(left, top, crs)
-    middle = patch_offsets(footprint) + footprint / 2
+    middle = patch_offsets(footprint, cut=cut) + footprint / 2
     x, y = np.broadcast_arrays(left[:, None, None] + middle, top[:, None, None] - middle[:, None])
     lon, lat = through(codes, x, y, back=True)
     return lat, wrapped(lon)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from copgen.modalities import Modality, Table
@@ -35,14 +35,25 @@ class BandFile:
 
 @dataclass(frozen=True)
 class Found:
-    """The rows of an input whose bands are all there, and where each band is."""
+    """The rows of an input whose bands are all there, and where each band is: the row's own, or those that a thumbnail is drawn from."""
 
     rows: tuple[Modality, ...]
     bands: Mapping[str, BandFile]
 
     @property
     def first(self) -> Raster:
-        return self.bands[self.rows[0].bands[0]].raster
+        return self.bands[self.held(self.rows[0]).bands[0]].raster
+
+    def held(self, row: Modality) -> Modality:
+        """What the files hold of a row: itself, or of a thumbnail that is yet to be drawn the layer behind it."""
+        return row if row.source is None or row.bands[0] in self.bands else row.source
+
+    def files(self, row: Modality) -> list[tuple[Raster, tuple[str, ...]]]:
+        """The rasters with what is held of a row, and the bands in each."""
+        found: dict[Path, list[str]] = {}
+        for band in self.held(row).bands:
+            found.setdefault(self.bands[band].raster.path, []).append(band)
+        return [(self.bands[bands[0]].raster, tuple(bands)) for bands in found.values()]
 
 
 def find_bands(asked: str, path: Path, table: Table, listed: Sequence[str] = ()) -> Found:
@@ -59,6 +70,30 @@ def find_bands(asked: str, path: Path, table: Table, listed: Sequence[str] = ())
         raster = describe(path)
         candidates = in_file(raster, product, table, listed)
     return complete(asked, path, rows, candidates)
+
+
+def find_thumbnail(asked: str, path: Path, table: Table, listed: Sequence[str] = (), form: str | None = None) -> Found:
+    """Where a drawn row is: the colours of a georeferenced picture, or the bands of the layer that it is to be drawn from.
+
+    `form` says which ("thumbnail" or "layer"); None: a file of 8 bits and three or four bands is a picture, and so is one that we wrote.
+    """
+    rows = tuple(table[name] for name in table.select(asked))
+    raster = None if path.is_dir() else describe(path)
+    if form == "thumbnail" or (form is None and raster is not None and is_drawn(raster, rows[0])):
+        if raster is None:
+            raise ValueError(f"{path}: as=thumbnail takes one file with red, green and blue, and this is a folder; give the file instead")
+        return complete(asked, path, rows, colours_in(raster, rows[0], listed))
+    return replace(find_bands(rows[0].product, path, table.sources, listed), rows=rows)
+
+
+def is_drawn(raster: Raster, row: Modality) -> bool:
+    return raster.tags.get("COPGEN_UNIT") == row.unit or (raster.count in (3, 4) and set(raster.dtypes) == {"uint8"})
+
+
+def colours_in(raster: Raster, row: Modality, listed: Sequence[str]) -> dict[str, list[BandFile]]:
+    """By the user's list, by descriptions, else the first three bands; grey is all three."""
+    in_order = {band: [BandFile(raster, k if raster.count >= len(row.bands) else 1)] for k, band in enumerate(row.bands, 1)}
+    return by_list(raster, row.bands, listed) if listed else by_description(raster, row.bands) or in_order
 
 
 def complete(asked: str, path: Path, rows: tuple[Modality, ...], candidates: Mapping[str, list[BandFile]]) -> Found:

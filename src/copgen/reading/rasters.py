@@ -18,13 +18,15 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from copgen.reading.pictures import first_bytes, is_picture, read_picture
+
 DRIVERS = {                                      # by first bytes; no virtual formats: an input can't point to other files or the network
     b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff",
     b"\0\0\0\x0c": "JP2OpenJPEG", b"\xff\x4f\xff\x51": "JP2OpenJPEG",
 }
 MISSING = (-32768.0, -32767.0, -9999.0)          # the usual numbers for no data, often left untagged
 LARGEST = 1e30                                   # beyond it lie only the float formats' own markers of no data
-MOST_PIXELS = 2048 * 2048                        # of one window: a square of 1920 m at 1 m
+MOST_PIXELS = 2688 * 2688                        # of one window: a square of 2560 m at 1 m, and a little around it
 
 
 class Damaged(ValueError):
@@ -62,6 +64,7 @@ class Raster:
     nodata: tuple[float | None, ...] = ()
     scales: tuple[float, ...] = ()
     offsets: tuple[float, ...] = ()
+    dtypes: tuple[str, ...] = ()
 
     @property
     def pixel_size(self) -> tuple[float, float]:
@@ -88,7 +91,7 @@ def describe(path: Path) -> Raster:
             raise ValueError(f"{path}: holds complex numbers; give terrain-corrected power (RTC), not single-look complex data")
         grid = Grid(dataset.crs, straightened(transform, dataset.width, dataset.height))
         return Raster(path, grid, dataset.width, dataset.height, dataset.count, descriptions_of(dataset), all_tags(dataset),
-                      tuple(dataset.nodatavals), tuple(dataset.scales), tuple(dataset.offsets))
+                      tuple(dataset.nodatavals), tuple(dataset.scales), tuple(dataset.offsets), tuple(dataset.dtypes))
 
 
 def straightened(t: Affine, width: int, height: int) -> Affine:
@@ -114,16 +117,6 @@ def opened(path: Path) -> Iterator[Any]:
             yield dataset
         except (RasterioError, MemoryError) as error:
             raise Damaged(damaged(path)) from error
-
-
-def first_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(4)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: there is no such file; check the path") from error
-    except OSError as error:
-        raise ValueError(f"{path}: can't be opened ({error.strerror}); check what it is and its permissions") from error
 
 
 def damaged(path: Path) -> str:
@@ -159,9 +152,7 @@ def read_window(raster: Raster, indexes: Sequence[int], window: Window, *, class
         x, y = raster.pixel_size
         raise ValueError(f"{raster.path}: its pixels ({x:g} x {y:g} in the CRS's unit) are too small for one square; "
                          f"average it to 1 m a pixel or coarser first")
-    with opened(raster.path) as dataset:
-        stored = dataset.read(list(indexes), window=window)
-        masks = dataset.read_masks(list(indexes), window=window) > 0
+    stored, masks = read_stored(raster.path, list(indexes), window)
     values = stored.astype(np.float64)
     for k, index in enumerate(indexes):
         if classes is not None and raster.nodata[index - 1] in classes:
@@ -170,4 +161,16 @@ def read_window(raster: Raster, indexes: Sequence[int], window: Window, *, class
     if scaled:
         scale, offset = (np.array([part[i - 1] for i in indexes])[:, None, None] for part in (raster.scales, raster.offsets))
         values = values * scale + offset
-    return values, valid.all(axis=0)
+    return values, np.asarray(valid.all(axis=0))
+
+
+def read_stored(path: Path, indexes: list[int], window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The numbers in a file [n, h, w] and which of them it calls valid; of a picture, which has its place from elsewhere, all are."""
+    if is_picture(path):
+        try:
+            colours = read_picture(path)[np.array(indexes) - 1][:, *window.toslices()]
+        except ValueError as error:
+            raise Damaged(str(error)) from error
+        return colours, np.ones(colours.shape, bool)
+    with opened(path) as dataset:
+        return dataset.read(indexes, window=window), dataset.read_masks(indexes, window=window) > 0

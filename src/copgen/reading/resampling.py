@@ -102,7 +102,7 @@ def snapped(x: float, near: float) -> float:
 
 def warped(values: FloatArray, source: Grid, target: Grid, side: int, classes: bool) -> FloatArray:
     """Means and majorities over subpixels an eighth of a source pixel wide; along an axis that gets no coarser, bilinear."""
-    nodes = node_positions(source, target, side)
+    nodes = node_positions(source, values.shape[2], target, side)
     down, right = (max(parts_for(ratio), 4 if classes else 1) for ratio in ratios(nodes, side))
     if classes:
         return majority(lambda v: subpixel_mean(v, nodes, side, down, right, nearest), values)
@@ -121,11 +121,11 @@ def parts_for(ratio: float) -> int:
     return 1 if ratio <= COARSER else max(math.ceil(ratio), min(math.ceil(8 * ratio), 48))
 
 
-def node_positions(source: Grid, target: Grid, side: int) -> Nodes:
-    """Columns and rows of `source` [NODES, NODES] at a lattice over the target."""
+def node_positions(source: Grid, width: int, target: Grid, side: int) -> Nodes:
+    """Columns and rows of `source`, which has `width` columns, [NODES, NODES] at a lattice over the target."""
     at = np.linspace(0, side, NODES)
     cols, rows = np.meshgrid(at, at)
-    return to_pixels(source, target.crs, *affine(target.transform, cols, rows))
+    return to_pixels(source, target.crs, *affine(target.transform, cols, rows), width)
 
 
 def between(nodes: Nodes, height: int, width: int, rows: NDArray, cols: NDArray) -> Nodes:

@@ -64,6 +64,11 @@ def scene_crs(raster: Raster) -> CRS:
                          f"latitude must be in -90..90 degrees; correct its CRS or geotransform")
     if not raster.grid.crs.is_geographic and abs(ground_metres(raster.grid.crs, x, y) - 1) <= TRUE_SCALE:
         return raster.grid.crs
+    return utm(lat, lon)
+
+
+def utm(lat: float, lon: float) -> CRS:
+    """The UTM zone of a place."""
     zone = int(((lon + 180) % 360) // 6) + 1
     return CRS.from_epsg((32600 if lat >= 0 else 32700) + zone)
 
@@ -100,6 +105,15 @@ def choose(raster: Raster, crs: CRS, side: float, step: float, window: tuple[flo
                      f"and a square of {side:g} x {side:g} m is needed; give a larger cut-out")
 
 
+def tiles(raster: Raster, crs: CRS, side: float, step: float) -> dict[tuple[int, int], Footprint]:
+    """The squares that divide the middle of the raster, by row from the north and column from the west, as many as it covers."""
+    left, bottom, right, top = bounds_in(raster, crs)
+    down, across = (math.floor(length / side + 1e-6) for length in (top - bottom, right - left))
+    y, x = (round((length - count * side) / 2 / step) * step for length, count in ((top - bottom, down), (right - left, across)))
+    found = {(i, j): Footprint(crs, left + x + j * side, top - y - i * side, float(side)) for i in range(down) for j in range(across)}
+    return {place: square for place, square in found.items() if covers(raster, square)}
+
+
 def lattice(x: float, y: float, step: float) -> Iterator[tuple[float, float]]:
     """The nearest multiples of `step` to a point, nearest first."""
     if min(x, y) < -step:                        # smaller than the square: none can fit
@@ -134,17 +148,19 @@ def square_in_pixels(raster: Raster, square: Footprint) -> tuple[float, float, f
         left, bottom, right, top = square.bounds
         across, down = sorted(((left - t.c) / t.a, (right - t.c) / t.a)), sorted(((top - t.f) / t.e, (bottom - t.f) / t.e))
         return across[0], down[0], across[1], down[1]
-    cols, rows = to_pixels(raster.grid, square.crs, *affine(square.transform(square.side), *outline(1, 1)))
+    cols, rows = to_pixels(raster.grid, square.crs, *affine(square.transform(square.side), *outline(1, 1)), raster.width)
     return float(cols.min()), float(rows.min()), float(cols.max()), float(rows.max())
 
 
-def to_pixels(grid: Grid, crs: CRS, xs: FloatArray, ys: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Coordinates in a CRS -> columns and rows (fractions) of a grid."""
+def to_pixels(grid: Grid, crs: CRS, xs: FloatArray, ys: FloatArray, width: int | None = None) -> tuple[FloatArray, FloatArray]:
+    """Coordinates in a CRS -> columns and rows (fractions) of a grid; one of `width` columns may also end before them."""
     x, y = warp(crs, grid.crs, xs, ys)
     cols, rows = affine(~grid.transform, x, y)
     if grid.crs.is_geographic and grid.is_axis_aligned:          # longitudes may count on beyond 180 degrees, or from 0 to 360
         turn = 360 / abs(grid.transform.a)
-        cols = np.where(cols < -2, cols + turn, np.where(cols > turn, cols - turn, cols))
+        turned = np.where(cols < -2, cols + turn, np.where(cols > turn, cols - turn, cols))
+        beyond = None if width is None else [np.maximum(np.maximum(-some, some - width), 0) for some in (turned, cols)]
+        cols = turned if beyond is None else np.where(beyond[0] < beyond[1], turned, cols)
     return cols, rows
 
 
@@ -158,13 +174,17 @@ def require_inside(raster: Raster, square: Footprint) -> None:
     """NotCovered if part of the square, or all of it, lies outside the raster."""
     if covers(raster, square):
         return
-    first_col, first_row, last_col, last_row = square_in_pixels(raster, square)
-    apart = not (last_col > 0 and last_row > 0 and first_col < raster.width and first_row < raster.height)
+    apart = not overlaps(raster, square)
     raise NotCovered(
         f"{raster.path}: {'does not overlap with' if apart else 'covers only a part of'} the square {in_words(square.bounds)} "
         f"({label(square.crs)}); it shows {in_words(native_bounds(raster))} ({label(raster.grid.crs)}): give a file of the same place, or "
         f"another square with --window EASTING,NORTHING"
     )
+
+
+def overlaps(raster: Raster, square: Footprint) -> bool:
+    first_col, first_row, last_col, last_row = square_in_pixels(raster, square)
+    return last_col > 0 and last_row > 0 and first_col < raster.width and first_row < raster.height
 
 
 def native_bounds(raster: Raster) -> tuple[float, float, float, float]:

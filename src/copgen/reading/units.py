@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copgen.modalities import LULC_LEGEND, REFLECTANCE, Modality
-from copgen.scaling import Decibel, Legend, Linear, LogHeight
+from copgen.scaling import Decibel, EightBit, Legend, Linear, LogHeight
 
 FloatArray = NDArray[np.float64]
 Options = Mapping[str, str]
@@ -181,6 +181,29 @@ class Height:
 
 
 @dataclass(frozen=True)
+class Brightness:
+    """A picture that lies on the ground: whole numbers 0..255, all of them values."""
+
+    units: tuple[str, ...] = ("8-bit",)
+    options: tuple[str, ...] = ()
+    scaled: bool = False
+
+    def is_missing(self, values: FloatArray) -> NDArray[np.bool_]:
+        return np.zeros(values.shape, bool)
+
+    def check(self, file: str, samples: Samples, options: Options) -> list[str]:
+        every = np.concatenate(list(samples.values()))
+        low, high = float(every.min()), float(every.max())
+        if low < 0 or high > 255 or (every != np.round(every)).any():
+            raise ValueError(f"{file}: holds values from {low:g} to {high:g}, and a picture has whole numbers from 0 to 255; if this is a "
+                             f"layer to draw a picture of, add as=layer")
+        return []
+
+    def convert(self, values: FloatArray, options: Options) -> FloatArray:
+        return values
+
+
+@dataclass(frozen=True)
 class Classes:
     """Class codes; land cover also as indices into the legend, or as ESA WorldCover's codes."""
 
@@ -247,6 +270,8 @@ def quantity_of(row: Modality) -> Quantity:
             return Radar()
         case LogHeight():
             return Height()
+        case EightBit():
+            return Brightness()
         case Legend():
             return Classes(row.scale)
     raise ValueError(f"{row.name} is not read from files")

@@ -11,7 +11,9 @@ import numpy as np
 
 from copgen.evaluation.arrays import Results
 from copgen.evaluation.compare import compare
+from copgen.evaluation.datasets import lines_of_runs, table_of
 from copgen.evaluation.distribution import best_table, distribution_tables
+from copgen.evaluation.features import open_feature
 from copgen.evaluation.formats import Table
 from copgen.evaluation.rows import read_rows
 from copgen.evaluation.tables import paper_tables
@@ -34,13 +36,14 @@ SECTIONS = (("verdict", "Verdict at a glance"), ("making", "How it was made"), (
 
 def report(
     runs: Sequence[Path], out: Path, *, title: str = "Evaluation", basemap: Basemap | None = None, commands: Sequence[str] = (),
-    tables: Sequence[Table] | None = None, overwrite: bool = True,
+    tables: Sequence[Table] | None = None, features: Sequence[str] = (), overwrite: bool = True,
 ) -> Path:
     """Write one page of the evaluations `runs` (folders, or files of rows; one generator each) to `out`/index.html and return its path.
 
     Everything is within the page; it asks for nothing from elsewhere, and the same runs give the same bytes. Maps lie over `basemap`,
-    `commands` are shown as how it was made, `tables` stand in place of all that rows can make. Raises ValueError for no runs, for what is
-    no evaluation, and where the page can't be written.
+    `commands` are shown as how it was made, `tables` stand in place of all that rows can make. By `features` (texts for `open_feature`)
+    all kept samples are compared with all truths. Raises ValueError for no runs, for what is no evaluation, and where the page can't be
+    written.
     """
     if not runs:
         raise ValueError("a report needs at least one evaluation; name the folder of one")
@@ -51,7 +54,7 @@ def report(
     of_rows(gallery, results, conditions[:CONDITIONS])
     of_samples(gallery, [one for run, path in zip(results, paths, strict=True)
                          for one in kept_of(run.name, path, run.meta.get("recipe") or {})], basemap)
-    shown = list(tables) if tables is not None else all_tables(results)
+    shown = [*whole_sets(paths, features), *(tables if tables is not None else all_tables(results))]
     metas = {run.name: run.meta for run in results}
     contents = {
         "verdict": glance(results, conditions[:CONDITIONS]),
@@ -70,6 +73,11 @@ def results_of(paths: Sequence[Path]) -> list[Results]:
     metas = rows.meta.get("runs") or [rows.meta]
     names = [str(name) for name in rows.frame["generator"].cat.categories]
     return [Results(rows.frame[rows.frame["generator"] == name], name, meta) for name, meta in zip(names, metas, strict=True)]
+
+
+def whole_sets(paths: Sequence[Path], features: Sequence[str]) -> list[Table]:
+    """The table of all samples beside all truths, where features are named."""
+    return [table_of(lines_of_runs(paths, [open_feature(text) for text in features]))] if features else []
 
 
 def all_tables(results: Sequence[Results]) -> list[Table]:

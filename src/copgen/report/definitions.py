@@ -18,8 +18,8 @@ class Definition:
 
 
 UNITS = ("Errors are in the units of scoring (Sentinel-2: digital numbers, reflectance x 10000; radar: dB; elevation: metres; place: "
-         "kilometres; date: days). What begins with \"published\" is in the published evaluator's convention: reflectance, dB clipped to "
-         "-50..10, images scaled by the truth's own least and greatest value.")
+         "kilometres; date: days; pictures: levels of 0 to 255). What begins with \"published\" is in the published evaluator's "
+         "convention: reflectance, dB clipped to -50..10, images scaled by the truth's own least and greatest value.")
 DEFINITIONS = (
     Definition("samples", "The share of the samples asked for that are there."),
     Definition("error", "Sample less observation."),
@@ -31,7 +31,7 @@ DEFINITIONS = (
                "of its mean over all pixels of all images."),
     Definition("published ssim", "The structural similarity of images scaled to 0..1 by the truth's own range.",
                "Wang et al. 2004, doi 10.1109/TIP.2003.819861"),
-    Definition("ssim", "The structural similarity with a fixed data range (10000 DN, 50 dB, 1000 m).",
+    Definition("ssim", "The structural similarity with a fixed data range (10000 DN, 50 dB, 1000 m, 255 levels).",
                "Wang et al. 2004, doi 10.1109/TIP.2003.819861"),
     Definition("psnr", "The peak signal-to-noise ratio of an image with that range; the mean over images."),
     Definition("mean", "The mean of a sample's band."),
@@ -97,6 +97,9 @@ DEFINITIONS = (
     Definition("nearest held-out", "The distance to the nearest patch that was not trained on."),
     Definition("nearer training", "Whether the training patch is nearer: half of the time, where nothing was memorised."),
     Definition("resnet50 ", "The measures of sets in the features of an ImageNet ResNet-50."),
+    Definition("inception ", "The measures of sets in the features of TensorFlow's Inception-v3, by which the FID is made.",
+               "Heusel et al. 2017, arXiv 1706.08500"),
+    Definition("thumbnails ", "The measures of sets by the means of 8 x 8 blocks of every picture, less its brightness and contrast."),
     Definition("lpips ", "The measures of sets by perceptual distances.", "Zhang et al. 2018, arXiv 1801.03924"),
 )
 

@@ -31,6 +31,7 @@ from copgen.scores.intervals import (
     cell_weights,
     holm,
     interval_of,
+    jackknife,
     mean,
     over_places,
     paired,
@@ -42,7 +43,7 @@ __all__ = [
     "LEVELS", "Difference", "Interval", "RankTest", "accuracy", "best_of_n", "blocked", "blocks", "brier", "brier_parts",
     "calibration_error", "cell_weights", "chi_square", "circular_days", "class_counts", "confusion", "convexity", "coverage", "crps",
     "energy_of_distances", "energy_score", "ensemble", "entropy", "error_of_mean", "f1", "fair_brier", "frequency_weighted_iou",
-    "great_circle", "holm", "inside", "interval_of", "iou", "kappa", "mean", "mean_f1", "mean_iou", "mode", "over_places", "paired",
-    "perfect_reliability", "rank_counts", "rank_test", "ranks", "reliability_counts", "slope", "spread_and_error", "variogram_score",
-    "wasserstein", "weighted_quantile",
+    "great_circle", "holm", "inside", "interval_of", "iou", "jackknife", "kappa", "mean", "mean_f1", "mean_iou", "mode", "over_places",
+    "paired", "perfect_reliability", "rank_counts", "rank_test", "ranks", "reliability_counts", "slope", "spread_and_error",
+    "variogram_score", "wasserstein", "weighted_quantile",
 ]

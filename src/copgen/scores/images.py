@@ -36,6 +36,8 @@ RANGES = {                                       # by product, in DN, dB and met
     "S2L1C": Range(10_000), "S2L2A": Range(10_000), "S1RTC": Range(50, -40, 10), "DEM": Range(1000),
 }
 
+LEVELS = Range(255)                              # of pictures, whatever they are of
+
 
 # --- two images ---------------------------------------------------------------------------------------------------------------------
 

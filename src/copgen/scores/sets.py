@@ -19,6 +19,8 @@ from copgen.scores.best import order_weights
 Array = NDArray[np.float64]
 NEIGHBOURS = 5                                   # of the balls of precision and recall
 NO_WIDTH = 1e-8                                  # a range below this has no inside; the stochastic benchmark's
+LARGE = 1 << 26                                  # differences of coordinates that are formed one by one
+AT_ONCE = 4096                                   # vectors whose distances to all others are in memory together
 MOST_PAIRS = 500                                 # and of images whose distance is looked at
 
 
@@ -74,13 +76,18 @@ def precision(real: ArrayLike, fake: ArrayLike, k: int = NEIGHBOURS) -> float:
     x, y = pair_of_sets(real, fake)
     if len(x) < k + 1 or not len(y):
         return float("nan")
-    own = np.sort(distances(x, x), axis=1)       # the first is the sample itself, or a duplicate of it, at 0
-    return float((distances(y, x) <= own[:, k]).any(1).mean())
+    reach = np.concatenate([np.partition(distances(some, x), k, axis=1)[:, k] for some in chunks(x)])    # itself comes first, at 0
+    return float(np.concatenate([(distances(some, x) <= reach).any(1) for some in chunks(y)]).mean())
 
 
 def recall(real: ArrayLike, fake: ArrayLike, k: int = NEIGHBOURS) -> float:
     """The share of real samples that lie near a fake one: `precision` with the sets in each other's place; the fake need k + 1 members."""
     return precision(fake, real, k)
+
+
+def f_score(precision: float, recall: float) -> float:
+    """The harmonic mean of both: 0 where one is 0, NaN where one is not known."""
+    return 2 * precision * recall / (precision + recall) if precision + recall else precision + recall
 
 
 def intra_distance(vectors: ArrayLike) -> float:
@@ -183,8 +190,21 @@ def chance_of_nearest(total: int, drawn: int) -> Array:
 # --- vectors ------------------------------------------------------------------------------------------------------------------------
 
 def distances(a: Array, b: Array) -> Array:
-    """Euclidean distances [m, n] between vectors [m, d] and [n, d], by differences: equal vectors are at 0 exactly."""
+    """Euclidean distances [m, n] between vectors [m, d] and [n, d].
+
+    By differences, so that equal vectors are at 0 exactly; of large sets by products, which is a hundred times as fast and right to
+    a hundred-millionth of the vectors' own length.
+    """
+    if a.size * len(b) > LARGE:
+        centre = b.mean(0)
+        x, y = a - centre, b - centre
+        return np.sqrt(np.maximum((x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * (x @ y.T), 0))
     return np.stack([np.sqrt(((b - one) ** 2).sum(-1)) for one in a]) if len(a) else np.zeros((0, len(b)))
+
+
+def chunks(vectors: Array) -> list[Array]:
+    """The vectors some at a time, so that not all distances are in memory together."""
+    return [vectors[start : start + AT_ONCE] for start in range(0, len(vectors), AT_ONCE)]
 
 
 def a_set(vectors: ArrayLike) -> Array:

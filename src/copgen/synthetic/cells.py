@@ -19,19 +19,18 @@ import rasterio
 from PIL import Image
 
 from copgen.files import write_all
-from copgen.majortom.grid import TILE, cell_at, centre_of, checked_cell, is_published, tile_corners
-from copgen.modalities import TABLE
-from copgen.pictures import render as picture_of
+from copgen.majortom.cells import nominal_ground
+from copgen.majortom.grid import TILE, cell_at, checked_cell, is_published
+from copgen.modalities import TABLE, THUMBNAILS, Modality
 from copgen.scene import Footprint, Scene
 from copgen.synthetic import render
 from copgen.synthetic.fields import stream
 from copgen.synthetic.ground import ground
 from copgen.synthetic.land import mask
-from copgen.synthetic.setting import FIRST, LAST, Setting, day_with_sun, located, square
-from copgen.writing import category_names, geotiff
+from copgen.synthetic.setting import FIRST, LAST, Setting, day_with_sun, located
+from copgen.writing import category_names, geotiff, stored
 
 WIDE = replace(TABLE, footprint=TILE)                            # the table over a whole cell
-THUMBNAIL = 178                                                  # pixels
 SEED_TAG = "COPGEN_SYNTHETIC_SEED"
 APART = 3                                                        # days, at most, that a radar image is from the cell's date
 SECOND = (datetime(2017, 7, 1), datetime(2021, 12, 1))           # when there were a Sentinel-2B and a Sentinel-1B
@@ -91,17 +90,9 @@ def seed_of(cell: str, seed: int) -> int:
     return zlib.crc32(f"{seed} {cell}".encode())
 
 
-def cell_footprint(cell: str) -> Footprint:
-    """The square of a cell's images, where Major TOM's lie: in the UTM zone of its middle, the corner on the nearest multiple of 60 m."""
-    lat, lon = centre_of(checked_cell(cell))
-    crs = square(float(lat), float(lon), TILE).crs
-    (left,), (top,) = tile_corners([cell], crs.to_string())
-    return Footprint(crs, round(left / 60) * 60.0, round(top / 60) * 60.0, float(TILE))
-
-
 def cell_setting(cell: str, seed: int) -> Setting:
     """Where and when the world of a cell is, with its climate."""
-    where = cell_footprint(cell)
+    where = nominal_ground(cell)
     first, last = FIRST + APART, LAST - APART
     return located(seed, where, np.clip(day_with_sun(stream(seed, "date"), where.centre[0]), first, last))
 
@@ -129,8 +120,8 @@ def cell_files(root: Path, cell: str, seed: int) -> dict[Path, bytes]:
                 files[file] = geotiff(single, scene[row.name][k:k + 1], scene.footprint, TILE, tags)
                 if row.product == "LULC" and row.legend:
                     files[file.with_name(file.name + ".aux.xml")] = category_names(row.legend)
-    for name, product in (("s2l2a_10m", "S2L2A"), ("s2l1c_10m", "S2L1C"), ("s1rtc", "S1RTC"), ("dem", "DEM")):
-        files[folders[product][0] / "thumbnail.png"] = thumbnail(scene, name)
+    for row in THUMBNAILS.rows:
+        files[folders[row.product][0] / "thumbnail.png"] = thumbnail(row, scene)
     return files
 
 
@@ -159,9 +150,14 @@ def product_folders(root: Path, cell: str, where: Setting) -> dict[str, tuple[Pa
     return folders | {"DEM": (root / "Core-DEM" / row / cell / "id", ""), "LULC": (land_cover, "")}
 
 
-def thumbnail(scene: Scene, name: str) -> bytes:
+def thumbnail(row: Modality, scene: Scene) -> bytes:
+    """A whole layer as its files hold it, drawn pixel by pixel; in grey where it is of one band, as Major TOM's are."""
+    source, drawing = row.source, row.drawing
+    assert source is not None and drawing is not None
+    bands = [WIDE[source.name].bands.index(band) for band in source.bands]
+    colours = drawing.draw(stored(source, scene[source.name][bands]).values)
     buffer = io.BytesIO()
-    Image.fromarray(picture_of(scene.table[name], scene[name])).resize((THUMBNAIL, THUMBNAIL)).save(buffer, "PNG")
+    Image.fromarray(colours[0] if len(bands) == 1 else np.moveaxis(colours, 0, -1)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

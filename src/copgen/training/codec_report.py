@@ -19,7 +19,7 @@ from copgen.config import parse
 from copgen.modalities import Modality, Table
 from copgen.model import CopGen, full_float32
 from copgen.reading import CopgenWarning, read_scene
-from copgen.scaling import Decibel, Legend, Linear, LogHeight
+from copgen.scaling import Decibel, EightBit, Legend, Linear, LogHeight
 from copgen.scene import Scene
 from copgen.store import load_codec, read_json
 from copgen.training.recipe import Geometry, Recipe
@@ -55,9 +55,10 @@ def reconstructed(codec: Codec, row: Modality, layers: NDArray) -> NDArray:
 def errors(row: Modality, truth: NDArray, made: NDArray) -> Errors:
     """The errors of layers [B, bands, H, W] against the truth, in the row's unit; radar in dB.
 
-    All rows but classes: mae, rmse (both over all elements) and the rmse of each band. Reflectance: psnr in dB, 0..1 being its range, the
-    mean over places. Heights: percent_of_relief, the rmse of a place over its 5th to 95th percentile, the mean over places where that is
-    above 100 m. Classes: accuracy and iou, the mean over the classes that the truth has of intersection over union, in percent.
+    All rows but classes: mae, rmse (both over all elements) and the rmse of each band. Reflectance and pictures: psnr in dB, 0..1 or 0..255
+    being its range, the mean over places. Heights: percent_of_relief, the rmse of a place over its 5th to 95th percentile, the mean over
+    places where that is above 100 m. Classes: accuracy and iou, the mean over the classes that the truth has of intersection over union,
+    in percent.
     """
     match row.scale:
         case Legend() as legend:
@@ -68,6 +69,8 @@ def errors(row: Modality, truth: NDArray, made: NDArray) -> Errors:
             return continuous_errors(row, truth, made) | relief_errors(truth, made)
         case Linear() as linear:
             return continuous_errors(row, truth, made) | {"psnr": psnr(truth, made, linear.full_scale)}
+        case EightBit():
+            return continuous_errors(row, truth, made) | {"psnr": psnr(truth, made, 255)}
     raise ValueError(f"{row.name} has no grid, and so no codec whose errors could be measured")
 
 
@@ -135,14 +138,17 @@ def open_codecs(model: str, rows: str | None = None) -> Codecs:
 def of_runs(name: str, folders: Sequence[Path], rows: str | None) -> Codecs:
     """Codecs as `copgen train-vae` leaves them, each with its recipe beside it."""
     records = {folder: read_json(folder / "recipe.json") for folder in folders}
-    found = {str(record.get("row")): folder for folder, record in records.items()}
-    geometry = parse(Geometry, records[folders[0]].get("table", {}), f"{folders[0] / 'recipe.json'}: table")
-    table = Recipe(name, geometry).modalities
+    first = records[folders[0]]
+    geometry = parse(Geometry, first.get("table", {}), f"{folders[0] / 'recipe.json'}: table")
+    recipe = Recipe(name, geometry, shared_codec=str(first.get("shared_codec", "")))
+    table = recipe.modalities
+    found = {row: folder for folder, record in records.items() for row in recipe.coded_by(str(record.get("row")))}
     wanted = table.select(rows) if rows else tuple(row for row in table.names if row in found)
     if missing := [row for row in wanted if row not in found]:
         raise ValueError(f"{name}: no codec of {', '.join(missing)} in there; there are those of {', '.join(sorted(found))}")
     data = tuple(dict.fromkeys(str(records[found[row]].get("data")) for row in wanted))
-    return Codecs(name, table, {row: load_codec(found[row]) for row in wanted}, data)
+    codecs = {folder: load_codec(folder) for folder in dict.fromkeys(found[row] for row in wanted)}
+    return Codecs(name, table, {row: codecs[found[row]] for row in wanted}, data)
 
 
 def data_in(notes: Any) -> tuple[str, ...]:

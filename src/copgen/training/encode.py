@@ -14,6 +14,8 @@ from copgen.codec import KLCodec
 from copgen.files import sha256
 from copgen.modalities import Table
 from copgen.shards import Mixed, Shards, write_shards
+from copgen.store import load_codec
+from copgen.training.recipe import Recipe
 from copgen.training.sources import Source, presence
 
 
@@ -29,11 +31,18 @@ def encode(source: Source, codecs: Mapping[str, KLCodec], table: Table, folder: 
                         meta=meta, progress=progress)
 
 
-def check_codecs(shards: Shards | Mixed, codec_folder: Path) -> None:
-    """ValueError where moments were made by other codecs than those in the folder."""
+def codecs_of(recipe: Recipe, folder: Path) -> dict[str, KLCodec]:
+    """The codec of every row with a grid, from the folder that has them by name; one that rows share is read once."""
+    names = {row: recipe.codec_name(row) for row in recipe.modalities.images}
+    read = {name: load_codec(folder / name) for name in dict.fromkeys(names.values())}
+    return {row: read[name] for row, name in names.items()}
+
+
+def check_codecs(shards: Shards | Mixed, codec_folder: Path, name_of: Callable[[str], str] = str) -> None:
+    """ValueError where moments were made by other codecs than those in the folder; name_of: row -> its codec's name there."""
     for part in shards.parts:
         for row, made_by in part.meta.get("codecs", {}).items():
-            path = codec_folder / row / "codec.safetensors"
+            path = codec_folder / name_of(row) / "codec.safetensors"
             if not path.is_file() or sha256(path) != made_by:
                 raise ValueError(f"{path}: is not the codec that made the moments in {part.folder}; name the folder of those that did, "
                                  "or encode again")

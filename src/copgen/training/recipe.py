@@ -10,22 +10,36 @@ from typing import ClassVar, Literal
 from copgen.backbone import BackboneConfig
 from copgen.codec import CodecConfig
 from copgen.config import load
-from copgen.modalities import TABLE, Table
+from copgen.modalities import TABLES, Table
+from copgen.store import is_plain
 from copgen.training.loop import Optimisation
 
 STRICT: dict[str, str] = {"extra": "forbid"}
+SIZES = ("footprint", "stride", "patch", "latent_channels")
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The table's numbers that a recipe may choose."""
+    """A table and its numbers that a recipe may choose; 0: the table's own."""
 
     __pydantic_config__: ClassVar = STRICT
-    footprint: int = TABLE.footprint
-    stride: int = TABLE.stride
-    patch: int = TABLE.patch
-    latent_channels: int = TABLE.latent_channels
+    of: str = "copgen"                           # a key of TABLES
+    footprint: int = 0
+    stride: int = 0
+    patch: int = 0
+    latent_channels: int = 0
     rows: tuple[str, ...] = ()                   # modalities or rows; none named: all
+
+    def __post_init__(self) -> None:
+        if self.of not in TABLES:
+            raise ValueError(f"of = {self.of!r}: no table is called that; there are {', '.join(TABLES)}")
+        for size in SIZES:                       # settled here, so that a run's record says them all
+            object.__setattr__(self, size, getattr(self, size) or getattr(TABLES[self.of], size))
+
+    @property
+    def table(self) -> Table:
+        whole = TABLES[self.of]
+        return replace(whole.subset(whole.select(self.rows)) if self.rows else whole, **{size: getattr(self, size) for size in SIZES})
 
 
 @dataclass(frozen=True)
@@ -106,14 +120,21 @@ class Recipe:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     codec: CodecSizes = field(default_factory=CodecSizes)
     codec_of: Mapping[str, CodecSizes] = field(default_factory=dict)               # rows whose codec has other sizes
+    shared_codec: str = ""                       # the name of the one codec that all rows with a grid share; none: each has its own
     train_vae: CodecTraining = field(default_factory=CodecTraining)
     train: BackboneTraining = field(default_factory=BackboneTraining)
 
     @property
     def modalities(self) -> Table:
-        g = self.table
-        table = TABLE.subset(TABLE.select(g.rows)) if g.rows else TABLE
-        return replace(table, footprint=g.footprint, stride=g.stride, patch=g.patch, latent_channels=g.latent_channels)
+        return self.table.table
+
+    def codec_name(self, row: str) -> str:
+        """What the codec of a row is called: its folder's name, and `copgen train-vae`'s for it."""
+        return self.shared_codec or row
+
+    def coded_by(self, codec: str) -> tuple[str, ...]:
+        """The rows that the codec of this name is of, in the table's order; none for a name that is no codec's."""
+        return tuple(row for row in self.modalities.images if self.codec_name(row) == codec)
 
     def codec_config(self, row: str) -> CodecConfig:
         """The sizes of one row's codec; ValueError where its stride is not the table's."""
@@ -133,4 +154,21 @@ def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         recipe.modalities.select(recipe.train.weights)
     for row in recipe.modalities.images:
         recipe.codec_config(row)                 # refuses sizes that don't fit
+    check_shared_codec(recipe)
     return recipe
+
+
+def check_shared_codec(recipe: Recipe) -> None:
+    """ValueError for a codec that not all rows can share, or whose name can't be a folder's."""
+    name, table = recipe.shared_codec, recipe.modalities
+    if not name:
+        return
+    if not is_plain(name):
+        raise ValueError(f"recipe {recipe.name}: shared_codec = {name!r} becomes a folder's name; choose letters, digits, - and _")
+    if recipe.codec_of:
+        raise ValueError(f"recipe {recipe.name}: codec_of.{next(iter(recipe.codec_of))} and shared_codec = {name!r}: a codec that all rows "
+                         "share has one size; leave out one of the two")
+    kinds = {row: (table[row].scale, table.pixel_shape(row)) for row in table.images}
+    if other := [row for row in kinds if kinds[row] != kinds[table.images[0]]]:
+        raise ValueError(f"recipe {recipe.name}: shared_codec = {name!r}, and the pixels of {other[0]} are not of the kind of "
+                         f"{table.images[0]}'s; leave shared_codec out, or choose rows of one kind")

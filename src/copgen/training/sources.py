@@ -61,6 +61,11 @@ class Worlds:
     workers: int = 1
     incomplete: bool = False
 
+    def __post_init__(self) -> None:
+        if drawn := [row.name for row in self.table.rows if row.drawing]:
+            raise ValueError(f"{self.name}: {drawn[0]} is a picture of a whole cell, which these squares are too small for; write cells "
+                             "(copgen synthesize --archive), and their pictures as shards (copgen encode --archive --layers)")
+
     @property
     def name(self) -> str:
         return f"synthetic:{self.first}..{self.last}"
@@ -89,7 +94,7 @@ class Worlds:
 
 @dataclass(frozen=True)
 class Stored:
-    """Layers in shards, as `copgen synthesize --shards` writes them."""
+    """Layers in shards, as `copgen synthesize --shards` and `copgen encode --layers` write them."""
 
     shards: Shards | Mixed
     table: Table = field(default=TABLE)
@@ -177,7 +182,8 @@ def open_source(texts: str | Sequence[str], table: Table, workers: int = 1) -> S
             raise ValueError(f"--data {text}: neither synthetic:FIRST..LAST nor a folder of layer shards")
     shards = open_mixed(texts)
     if shards.meta.get("kind") != "layers":
-        raise ValueError(f"--data {', '.join(texts)}: holds {shards.meta.get('kind')}, not layers (copgen synthesize --shards)")
+        raise ValueError(f"--data {', '.join(texts)}: holds {shards.meta.get('kind')}, not layers (copgen synthesize --shards, "
+                         "copgen encode --layers)")
     return Stored(shards, table)
 
 

@@ -1,9 +1,12 @@
-"""How is one row's codec trained? On crops of its layers, against the paper's loss, with a discriminator that joins later."""
+"""How is a codec trained? On crops of the layers it is for, against the paper's loss, with a discriminator that joins later."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,8 @@ from copgen.config import dump
 from copgen.drawing import INK, PAPER, TILE, Canvas
 from copgen.modalities import Modality
 from copgen.pictures import Relief, render
+from copgen.scaling import LogHeight
+from copgen.shards import Numbers, sought, starts_of
 from copgen.store import save_codec
 from copgen.training.adversarial import SMALLEST_SIDE, PatchGAN
 from copgen.training.codec_loss import CodecObjective, DiscriminatorObjective, Draw
@@ -29,42 +34,83 @@ from copgen.training.recipe import CodecTraining, Recipe
 from copgen.training.run_folder import start_run
 from copgen.training.sources import Source, counts_of, having
 
-Pixels = Callable[[NDArray[np.int64]], Tensor]   # sample numbers -> pixels [B, C, H, W] in [-1, 1]
+Pixels = Callable[[Numbers], Tensor]            # sample numbers -> pixels [B, C, H, W] in [-1, 1]
 FIRST = 256                                      # samples whose principal components a codec with a shortcut starts as
 SHOWN = 6                                        # samples of a preview
 MAGNIFIED = 1068                                 # pixels that the published land-cover training made of a crop before cropping again
 
 
-def train_vae(row: str, recipe: Recipe, source: Source, folder: Path, *, init: KLCodec | None = None, devices: Devices = ONE,
-              workers: int = 0, resume: bool = False, report: Report | None = None) -> KLCodec:
-    """Train one row's codec and leave it in `folder` (codec.json, codec.safetensors), its scaling factor measured.
+@dataclass(frozen=True)
+class Coded:
+    """The samples that a codec is trained on: one row's after another's, of each those that have it."""
 
-    row: a row with a grid. source: the samples; each is cropped and turned at random, as a codec knows no north. init: a codec to go on
-    from; with `encoder = "kept"` its latents stay as they are, and so do the backbones trained on them. workers: processes that read ahead.
-    Raises ValueError for a row without a grid, LPIPS weights that aren't there, crops that are too small for the discriminator, and as
-    `loop.train` does.
+    rows: Sequence[Modality]                     # their pixels are of one kind
+    source: Source
+
+    @cached_property
+    def there(self) -> list[Numbers]:
+        return [having(self.source, row.name) for row in self.rows]
+
+    @cached_property
+    def starts(self) -> Numbers:
+        """The number of each row's first sample, and at the end that of all."""
+        return starts_of([len(numbers) for numbers in self.there])
+
+    @property
+    def counts(self) -> Numbers:
+        """How many lie together, stretch by stretch."""
+        return np.concatenate([counts_of(self.source, numbers) for numbers in self.there])
+
+    def first(self, count: int) -> Numbers:
+        """The numbers of the first samples of each row, the rows sharing a count."""
+        each = max(count // len(self.rows), 1)
+        return np.concatenate([np.arange(start, min(start + each, end)) for start, end in pairwise(self.starts)])
+
+    def pixels(self, numbers: Numbers) -> Tensor:
+        """Samples by number -> pixels [B, C, H, W] in [-1, 1]."""
+        which = sought(self.starts, numbers)
+        parts = {k: self._of(k, numbers[which == k] - self.starts[k]) for k in np.unique(which).tolist()}
+        out = np.empty((len(numbers), *next(iter(parts.values())).shape[1:]), np.float32)
+        for k, pixels in parts.items():
+            out[which == k] = pixels
+        return torch.from_numpy(out)
+
+    def _of(self, k: int, numbers: Numbers) -> NDArray[np.floating]:
+        row = self.rows[k]
+        return row.scale.to_model(self.source.layers([row.name], self.there[k][numbers].tolist())[row.name])
+
+
+def train_vae(name: str, recipe: Recipe, source: Source, folder: Path, *, init: KLCodec | None = None, devices: Devices = ONE,
+              workers: int = 0, resume: bool = False, report: Report | None = None) -> KLCodec:
+    """Train a codec and leave it in `folder` (codec.json, codec.safetensors), its scaling factor measured.
+
+    name: a row with a grid, or the recipe's shared codec, which sees all rows' samples alike. source: the samples; each is cropped and
+    turned at random, as a codec knows no north. init: a codec to go on from; with `encoder = "kept"` its latents stay as they are, and so
+    do the backbones trained on them. workers: processes that read ahead.
+    Raises ValueError for a name that is no codec's, LPIPS weights that aren't there, crops that are too small for the discriminator, and
+    as `loop.train` does.
     """
     table, plan = recipe.modalities, recipe.train_vae
-    if not table[row].is_image:
-        raise ValueError(f"{row} needs no codec; those that do are {', '.join(table.images)}")
+    if not (rows := [table[row] for row in recipe.coded_by(name)]):
+        raise ValueError(f"{name} needs no codec; those that do are {', '.join(dict.fromkeys(map(recipe.codec_name, table.images)))}")
     if plan.encoder == "kept" and init is None:
         raise ValueError('encoder = "kept" needs a codec to keep it from: name its folder with --init')
-    check_crops(row, table.side(row), plan)
+    row, samples = rows[0], Coded(rows, source)
+    check_crops(name, table.side(row.name), plan)
     perceptual = None if plan.perceptual == "off" else load_perceptual(Path(plan.perceptual))
     torch.manual_seed(plan.how.seed)
-    codec = KLCodec(recipe.codec_config(row))
-    pixels, there = pixel_reader(row, recipe, source), having(source, row)
+    codec = KLCodec(recipe.codec_config(row.name))
     if init is not None:
         start_from(codec, init, plan)
     elif codec.config.shortcut:
-        codec.start_from_principal_components(pixels(np.arange(min(len(there), FIRST))))
-    players = players_of(table[row], codec, crops(pixels, plan, classes=table[row].legend is not None), plan, perceptual)
-    start_run(folder, resume, {"row": row, "data": source.name, **dump(recipe)}, defaults=dump(Recipe("")))
-    average = train(players, counts_of(source, there), plan.how, folder, devices=devices, workers=workers, resume=resume, report=report,
-                    preview=preview_of(table[row], codec, source))
+        codec.start_from_principal_components(samples.pixels(samples.first(FIRST)))
+    players = players_of(row, codec, crops(samples.pixels, plan, classes=row.legend is not None), plan, perceptual)
+    start_run(folder, resume, {"row": name, "data": source.name, **dump(recipe)}, defaults=dump(Recipe("")))
+    average = train(players, samples.counts, plan.how, folder, devices=devices, workers=workers, resume=resume, report=report,
+                    preview=preview_of(codec, samples))
     codec = averaged(codec, average)
     if plan.encoder == "trained":
-        codec.scaling_factor = measured_scaling_factor(codec, pixels, len(there), seed=plan.how.seed)
+        codec.scaling_factor = measured_scaling_factor(codec, samples.pixels, int(samples.starts[-1]), seed=plan.how.seed)
     save_codec(codec, folder)
     return codec
 
@@ -96,12 +142,6 @@ def players_of(row: Modality, codec: KLCodec, draw_pixels: Draw, plan: CodecTrai
     judge = PatchGAN(codec.config.channels)
     return {"codec": Player(CodecObjective(codec, draw_pixels, plan, classes=classes, perceptual=perceptual, discriminator=judge)),
             "discriminator": Player(DiscriminatorObjective(judge, codec, draw_pixels, plan, classes=classes), starts=plan.adversarial_from)}
-
-
-def pixel_reader(row: str, recipe: Recipe, source: Source) -> Pixels:
-    """Numbers of the samples that have the row, counted from 0 -> pixels [B, C, H, W] in [-1, 1]."""
-    scale, there = recipe.modalities[row].scale, having(source, row)
-    return lambda numbers: torch.from_numpy(scale.to_model(source.layers([row], there[numbers].tolist())[row]))
 
 
 def crops(pixels: Pixels, plan: CodecTraining, *, classes: bool) -> Draw:
@@ -139,14 +179,18 @@ def magnified(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.cat([cropped(one, side, generator) for one in large])
 
 
-def preview_of(row: Modality, codec: KLCodec, source: Source) -> Preview:
+def preview_of(codec: KLCodec, samples: Coded) -> Preview:
     """The picture of a checkpoint: a few samples above what the averaged codec makes of them."""
 
     def picture(step: int, average: Mapping[str, Tensor]) -> bytes:
-        layers = source.layers([row.name], having(source, row.name)[:SHOWN].tolist())[row.name]
-        made = reconstructed(averaged(codec, average), row, layers)
-        figures = ", ".join(f"{name} {value:.3g}" for name, value in list(errors(row, layers, made).items())[:2])
-        return pairs(row, layers, made, f"{row.name}, step {step}, samples of the training: {figures} ({unit_of(row)})")
+        shown, each = averaged(codec, average), max(SHOWN // len(samples.rows), 1)
+        seen, words = [], []
+        for row, there in zip(samples.rows, samples.there, strict=True):
+            layers = samples.source.layers([row.name], there[:each].tolist())[row.name]
+            made = reconstructed(shown, row, layers)
+            seen += [(row, *both) for both in zip(layers, made, strict=True)]
+            words.append(f"{row.name} " + ", ".join(f"{name} {value:.3g}" for name, value in list(errors(row, layers, made).items())[:2]))
+        return pairs(seen, f"step {step}, samples of the training: {'; '.join(words)} ({unit_of(samples.rows[0])})")
 
     return picture
 
@@ -159,13 +203,13 @@ def averaged(codec: KLCodec, average: Mapping[str, Tensor]) -> KLCodec:
     return shown.to(last.device, last.dtype)
 
 
-def pairs(row: Modality, layers: NDArray, made: NDArray, title: str) -> bytes:
-    """A PNG of layers [B, bands, H, W] above their reconstructions, all with the same colours for the same values."""
+def pairs(seen: Sequence[tuple[Modality, NDArray, NDArray]], title: str) -> bytes:
+    """A PNG of layers [bands, H, W] above their reconstructions, both with the same colours for the same values."""
     margin, line = 8, 20
-    canvas = Canvas(Image.new("RGB", (margin + (TILE + margin) * len(layers), 2 * (TILE + line) + line + margin), PAPER), 1)
+    canvas = Canvas(Image.new("RGB", (margin + (TILE + margin) * len(seen), 2 * (TILE + line) + line + margin), PAPER), 1)
     canvas.text(margin, 4, title, 12, INK)
-    for k, (truth, copy) in enumerate(zip(layers, made, strict=True)):
-        relief = Relief.of([truth, copy], row.resolution or 1) if row.product == "DEM" else None
+    for k, (row, truth, copy) in enumerate(seen):
+        relief = Relief.of([truth, copy], row.resolution or 1) if isinstance(row.scale, LogHeight) else None
         for top, words, layer in ((line, "original", truth), (2 * line + TILE, "reconstruction", copy)):
             canvas.text(margin + k * (TILE + margin), top + 5, words)
             canvas.paste(render(row, layer, relief), margin + k * (TILE + margin), top + line)
