@@ -17,6 +17,8 @@ from copgen.evaluation.datasets import HEADINGS, Collection, Collector, Line, li
 from copgen.evaluation.features import Feature, open_feature
 from copgen.evaluation.kept import Ensemble
 from copgen.evaluation.recipe import Condition
+from copgen.evaluation.rows import PLANNED
+from copgen.files import write_json
 from copgen.modalities import THUMBNAILS
 from copgen.scene import Scene
 
@@ -63,6 +65,11 @@ def test_of_each_cell_no_more_samples_are_looked_at_than_are_asked_for() -> None
     ensembles = [ensemble(cell, ("dem_thumbnail",), ("s2l2a_thumbnail",), range(3)) for cell in range(2)]
     few, every = (collected(ensembles, **how)["DEM", "S2L2A"].fake for how in ({"samples": 1}, {}))
     assert few.cells == ("cell-0", "cell-1") and np.array_equal(few.vectors, every.vectors[::3])
+
+
+def test_a_cell_without_samples_is_no_truth_beside_others() -> None:
+    ensembles = [ensemble(cell, ("dem_thumbnail",), ("s2l2a_thumbnail",), range(2 if cell else 0)) for cell in range(3)]
+    assert collected(ensembles)["DEM", "S2L2A"].real.cells == ("cell-1", "cell-2")
 
 
 def test_of_nothing_given_a_seed_counts_once_and_all_truths_are_beside_it() -> None:
@@ -154,6 +161,7 @@ def test_sets_need_features_that_make_vectors_and_samples_that_were_kept(tmp_pat
     for features, says in (([], "no feature is named"), ([Feature("lpips", "distance", MEANS.call)], "makes distances of pairs")):
         with pytest.raises(ValueError, match=says):
             lines_of_runs([tmp_path], features)
+    write_json(tmp_path / "plan.json", {**{key: {} for key in (*PLANNED, "expected")}, "generator": {"name": "x"}})
     with pytest.raises(ValueError, match="keeps no samples; evaluate with --keep"):
         lines_of_runs([tmp_path], [THUMBS])
 

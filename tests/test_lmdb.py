@@ -20,8 +20,11 @@ from conftest import tiny_codec
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from typer.testing import CliRunner
 
 from copgen.bulk.encode import Codecs
+from copgen.cli import app
+from copgen.files import sha256
 from copgen.latents.pickles import Kind, array_from, arrays_in
 from copgen.majortom.grid import centre_of, names_of
 from copgen.modalities import TABLE, THUMBNAILS
@@ -302,7 +305,7 @@ def test_latents_that_are_no_numbers_are_absent_and_counted(tmp_path: Path) -> N
     assert not shards.read(("dem",), np.array([0]))["dem"].any()
 
 
-def test_latents_of_thumbnails_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latents_of_thumbnails_are_taken_over(tiny_thumbnails: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys are the names of files, values bare bytes, and some patches are the one in the middle; which table they are of is seen."""
     rng, keys = np.random.default_rng(1), ["573U_120R_0.npy", "573U_120R_15.npy", "618U_30L_7.npy", "618U_30L_center.npy"]
     values = {key: {row.name.replace(row.product.lower(), row.product): rng.standard_normal((8, 32, 32)).astype(np.float32)
@@ -322,6 +325,10 @@ def test_latents_of_thumbnails_are_taken_over(tmp_path: Path, monkeypatch: pytes
         np.testing.assert_array_equal(read[row], np.stack([values[key][name] for key in keys]).astype(np.float16))
     assert read["patch"].tolist() == [0, 15, 7, 16]
     assert names_of(*read["cell"].T.astype(np.int64)).tolist() == [key.rsplit("_", 1)[0] for key in keys]
+    for k, vaes in enumerate((tmp_path / "rgb", tiny_thumbnails)):       # the shared codec's own folder, or the model's
+        done = CliRunner().invoke(app, ["latents", "import", str(source), "--out", f"{tmp_path}/{k}", "--vaes", str(vaes)])
+        assert done.exit_code == 0 and "4 samples; rows they have: dem_thumbnail 4" in done.output
+        assert set(open_shards(tmp_path / str(k)).meta["codecs"].values()) == {sha256(next(vaes.rglob("codec.safetensors")))}
     with pytest.raises(ValueError, match=r"key b'618U_30L_16.npy': is not a patch of a cell"):
         import_lmdb(write_lmdb(tmp_path / "beyond", {"618U_30L_16.npy": values[keys[0]]}), tmp_path / "none", THUMBNAILS)
     with pytest.raises(ValueError, match=r"s1rtc_thumbnail has moments \[8000\], the recipe's table \[8, 32, 32\]"):

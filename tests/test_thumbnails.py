@@ -248,6 +248,16 @@ def test_no_data_outside_the_square_is_masked_and_inside_refused(tmp_path: Path)
     assert apart.max() > 0 and (apart.max(0) > 0).sum() < 15 * 15      # only the pixel and its neighbours
 
 
+def test_an_image_of_another_zone_is_drawn_before_it_is_moved(tmp_path: Path) -> None:
+    path = raster(tmp_path / "s1.tif", power(2, 1068), names=("vv", "vh"), left=500_000, top=6_000_000)
+    (x,), (y,) = transform("EPSG:32630", "EPSG:32631", [505_340], [5_994_660])
+    black = raster(tmp_path / "black.tif", np.zeros((3, 256, 256), np.uint8), crs=32631, left=x - 1280, top=y + 1280)
+    scene = read_scene([f"S2L2A={black}", f"S1RTC={path}"], table=THUMBNAILS)
+    own = thumbnail(f"S1RTC={path}")
+    moved = scene["s1rtc_thumbnail"].astype(float)                     # turned by 5 degrees: other pixels, the same brightness
+    assert np.allclose(moved.mean((1, 2)), own.mean((1, 2)), atol=1.5) and scene.footprint is not None
+
+
 def test_heights_in_degrees_look_as_those_in_metres(tmp_path: Path) -> None:
     def height(x: Array, y: Array) -> Array:
         return (300 + 150 * np.sin(x / 700) * np.cos(y / 900)).astype(np.float32)
@@ -274,8 +284,13 @@ def test_heights_of_one_metre_are_averaged_in_blocks(tmp_path: Path) -> None:
     fine = np.kron(heights, np.ones((30, 30))).astype(np.float32)      # a window of more pixels than are read at once
     coarse = raster(tmp_path / "coarse.tif", heights, resolution=30)
     window = (500_020.0, 6_000_040.0)
-    assert np.array_equal(thumbnail(f"DEM={raster(tmp_path / 'fine.tif', fine, resolution=1, compress='deflate')}", window=window),
-                          thumbnail(f"DEM={coarse}", window=window))
+    expected = thumbnail(f"DEM={coarse}", window=window)
+    blocks = raster(tmp_path / "fine.tif", fine, resolution=1, compress="deflate")
+    assert np.array_equal(thumbnail(f"DEM={blocks}", window=window), expected)
+    middling = fine[::5, ::5].copy()
+    middling[::6, ::6] = np.nan                  # 3 % of every 30 m: the mean of the others
+    holed = raster(tmp_path / "holed.tif", middling, resolution=5)
+    assert np.array_equal(thumbnail(f"DEM={holed}", window=window, fill=True), expected)
 
 
 # --- real cells ----------------------------------------------------------------------------------------------------------------------

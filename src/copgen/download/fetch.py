@@ -151,7 +151,7 @@ def kept_files(root: Path, before: Taken | None, place: str) -> dict[str, bytes]
     """The files of a product that are whole: its folder is replaced as a whole, and what was not asked for now stays."""
     if before is None or before.place != place:
         return {}
-    whole = (file for file in before.files if not broken(root, replace(before, files=(file,))))
+    whole = (file for file in before.files if not broken(root, replace(before, files=(file,)), thorough=True))
     return {Path(file.path).name: (root / file.path).read_bytes() for file in whole}
 
 

@@ -39,7 +39,8 @@ def lines_of_pair(real: Path, fake: Path, features: Sequence[Feature]) -> list[L
     else:
         by_name = only_vectors(features)
         made = [of_pictures(pictures_in(one), by_name) for one in (real, fake)]
-    return [Line(fake.name, "files", "", "", name, made[0][name], made[1][name]) for name in made[0]]
+    what = GIVEN if kinds[0] else "pictures"
+    return [Line(fake.name, f"beside {real.name}", "", what, name, made[0][name], made[1][name]) for name in made[0]]
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from copgen.evaluation.asked import shown
 from copgen.evaluation.features import Feature, Images, rgb
 from copgen.evaluation.formats import Cell, Column, Number, Table
 from copgen.evaluation.kept import Ensemble, read_ensemble
-from copgen.evaluation.rows import read_plan
+from copgen.evaluation.rows import distinct, read_plan
 from copgen.evaluation.stacks import Array, by_seed, seed_of
 from copgen.scores import sets
 from copgen.scores.frechet import frechet_distance, kernel_distance
@@ -115,7 +115,7 @@ def table_of(lines: Sequence[Line], k: int = NEIGHBOURS) -> Table:
         rows.append((line.generator, line.protocol, line.given, shown(line.product), line.feature, *counts,
                      *(found[name] for name in HEADINGS)))
     columns = (*map(Column, labels), *map(Column, ("Cells", "Truths", "Samples")), *map(Column, HEADINGS))
-    near = f"Near: within the ball that reaches the {k}-th nearest other one of the same set."
+    near = f"Near: within a ball about a member of the set that reaches {k} other members."
     return Table("datasets", "All samples beside all truths", columns, tuple(rows), (*NOTES, near, *warnings_of(lines), *ranges_of(lines)))
 
 
@@ -144,7 +144,7 @@ class Seen:
     protocol: str
     given: str
     product: str
-    cells: list[str] = field(default_factory=list)                   # that it was asked of
+    cells: list[str] = field(default_factory=list)                   # that there are samples of
     vectors: dict[str, list[Array]] = field(default_factory=dict)    # of the samples, by feature
     of: list[str] = field(default_factory=list)                      # the cell of each
     known: set[tuple[int, bytes]] = field(default_factory=set)
@@ -168,7 +168,6 @@ class Collector:
                 continue
             key = generator, condition.protocol, condition.given_name, product
             seen = self.seen.setdefault(key, Seen(*key))
-            seen.cells.append(cell)
             if (product, cell) not in self.truths:
                 self.truths[product, cell] = self.vectors(truth[None])
             drawn = by_seed(ensemble.samples)[: self.samples]
@@ -176,6 +175,7 @@ class Collector:
             told = {seed: hashlib.sha256(image.tobytes()).digest() for seed, image in images.items()}
             fresh = {seed: image for seed, image in images.items() if condition.given or (seed, told[seed]) not in seen.known}
             seen.known |= set(told.items())
+            seen.cells += [cell] if images else []                   # without a sample its truth has nothing to stand beside
             if fresh:
                 for name, found in self.vectors(np.stack(list(fresh.values()))).items():
                     seen.vectors.setdefault(name, []).append(found)
@@ -198,11 +198,12 @@ def lines_of_runs(runs: Sequence[Path], features: Sequence[Feature], samples: in
     """The lines of evaluations whose samples were kept; ValueError for one that kept none, and for features that make no vectors."""
     by_name = only_vectors(features)
     lines: list[Line] = []
-    for folder in runs:
+    names = distinct([str(read_plan(folder)["generator"].get("name", folder.name)) for folder in runs], runs)
+    for folder, name in zip(runs, names, strict=True):
         files = sorted(folder.glob("samples/*/*.safetensors"))
         if not files:
             raise ValueError(f"{folder}: keeps no samples; evaluate with --keep and as many cases as shall be looked at")
-        collector, name = Collector(by_name, samples), str(read_plan(folder)["generator"].get("name", folder.name))
+        collector = Collector(by_name, samples)
         for file in files:
             ensemble = read_ensemble(file)
             if ensemble.condition.swap is None:

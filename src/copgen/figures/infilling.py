@@ -161,8 +161,9 @@ def under(row: str, scene: Scene, truth: Scene, is_truth: bool) -> str:
 def footing(page: Page, sheet: Sheet, legends: Sequence[str], y: float) -> None:
     """Frames, how to read colours and numbers, and the classes there are."""
     table, scenes = sheet.ensemble.observation.table, [scene for _, _, scene in sheet.lines]
-    page.text(page.frames(y, sheet.chosen) + 0.1, y + 0.045, "errors: mean absolute, of reflectance if no unit is said; north is up", SMALL,
-              PALE, va="center_baseline")
+    bare = ", of reflectance if no unit is said" if any(unit(table[row]) == "reflectance" for row in sheet.rows) else ""
+    page.text(page.frames(y, sheet.chosen) + 0.1, y + 0.045, f"errors: mean absolute{bare}; north is up", SMALL, PALE,
+              va="center_baseline")
     y += 0.16
     for words in readings(sheet):
         page.text(EDGE, y, words, 6, PALE)

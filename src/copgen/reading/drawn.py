@@ -1,8 +1,9 @@
 """How does a thumbnail come out of a measured layer? A whole image is drawn by the row's recipe, then the square is cut out of it.
 
 The recipes stretch what they find in an image, so the image matters: it is what Major TOM would have cut, the file itself where that is no
-larger, else the 10,680 m around the square as far as the file goes. On its own pixels where these are the recipe's (30 m of heights, 10 m
-of all else) and lie in the square's CRS; on such pixels made for it otherwise. What is missing in it is not stretched with it.
+larger, else the 10,680 m around the square as far as the file goes. It is drawn on its own pixels where these are the recipe's, 30 m of
+heights and 10 m of all else, and on such pixels made for it otherwise: smoothing before a stretch is seen after it. What is missing in it
+is not stretched with it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,13 +33,12 @@ Kept = dict[Any, "Image"]
 
 BLOCKS = 4                                       # along each side of an image whose pixels are made, at least
 ROOM = 120                                       # metres that an image may be larger than Major TOM's, whose edges were rounded
-MARGIN = 2                                       # pixels around the square that are looked at in cutting it
-SURE = 0.999                                     # the share of valid pixels in a pixel made of them that makes it valid
+HALF = 0.5                                       # the share of valid pixels in a pixel made of them that makes it valid
 
 
 @dataclass(frozen=True)
 class Image:
-    """A drawn image: colours [3, h, w], where it has data [h, w], and its grid, upright and in the CRS of the square."""
+    """A drawn image: colours [3, h, w], where it has data [h, w], and its grid, which is upright."""
 
     colours: NDArray[np.uint8]
     valid: Mask
@@ -66,7 +67,7 @@ class Drawer:
         """The square's part of its image, on the row's pixels."""
         assert self.row.resolution is not None
         rasters = [raster for raster, _ in self.found.files(self.row)]
-        own = all(is_native(raster, square, self.resolution) and alike(raster, rasters[0]) for raster in rasters)
+        own = all(is_native(raster, self.resolution) and alike(raster, rasters[0]) for raster in rasters)
         window = image_window(rasters[0], square, self.resolution) if own else None
         if window is None:
             return cut(self.drawn(*self.made_pixels(square)), square, self.row.resolution)
@@ -128,9 +129,10 @@ class Drawer:
             values, valid = self.values(raster, bands, window)
             grid = raster.grid.from_pixel(window.col_off, window.row_off)
             with np.errstate(invalid="ignore"):  # beyond the file a mean is one of nothing
-                planes |= dict(zip(bands, resample(np.where(valid, values, 0), grid, target, side), strict=True))
+                made = resample(np.where(valid, values, 0), grid, target, side)
                 share = resample(valid[None].astype(np.float64), grid, target, side)[0]
-            everywhere &= (share > SURE) & shown(valid.shape, grid, target, side)
+            planes |= dict(zip(bands, made / np.where(share > 1 - 1e-9, 1, np.maximum(share, HALF)), strict=True))
+            everywhere &= (share >= HALF) & shown(valid.shape, grid, target, side)
         return np.stack(self.ordered(planes)), everywhere
 
     def values(self, raster: Raster, bands: tuple[str, ...], window: Window) -> tuple[FloatArray, Mask]:
@@ -143,10 +145,10 @@ class Drawer:
         return [planes[band] for band in self.found.held(self.row).bands]
 
 
-def is_native(raster: Raster, square: Footprint, resolution: int) -> bool:
-    """Whether a raster's own pixels are those that the recipe is made for, in the square's CRS."""
+def is_native(raster: Raster, resolution: int) -> bool:
+    """Whether a raster's own pixels are those that the recipe is made for, in metres on the ground."""
     size = (snapped(length / resolution, SNAP / max(raster.width, raster.height)) for length in raster.pixel_size)
-    return raster.grid.is_axis_aligned and squares.same_crs(raster.grid.crs, square.crs) and set(size) == {1.0}
+    return raster.grid.is_axis_aligned and set(size) == {1.0} and squares.same_crs(raster.grid.crs, squares.scene_crs(raster))
 
 
 def alike(one: Raster, other: Raster) -> bool:
@@ -189,13 +191,12 @@ def with_neighbours(layer: FloatArray, valid: Mask) -> FloatArray:
 
 def cut(image: Image, square: Footprint, resolution: int) -> NDArray[np.uint8]:
     """The square's part of an image; heights' shades bilinear between their larger pixels, missing pixels as the nearest."""
-    t = image.grid.transform
-    col, row = (max(math.floor(offset) - MARGIN, 0) for offset in ((square.left - t.c) / t.a, (square.top - t.f) / t.e))
-    pixels = math.ceil(square.side / t.a) + 2 * MARGIN + 1
-    here = slice(row, row + pixels), slice(col, col + pixels)
+    height, width = image.valid.shape
+    window = squares.window_over(Raster(Path(), image.grid, width, height, len(image.colours)), square)
+    here = window.toslices()
     colours = fill_nearest(image.colours[:, *here].astype(np.float64), image.valid[here])
     target = Grid(square.crs, square.transform(resolution))
-    return levels(resample(colours, image.grid.from_pixel(col, row), target, round(square.side / resolution)))
+    return levels(resample(colours, image.grid.from_pixel(window.col_off, window.row_off), target, round(square.side / resolution)))
 
 
 def levels(values: FloatArray) -> NDArray[np.uint8]:
