@@ -263,7 +263,7 @@ def test_the_choice_of_seeds_worked_by_hand() -> None:
     (b"II*\0" + bytes(65 * 2**20), "64 MiB are the most"),
     (image("B05", resolution=7, side=400), "do not fill the 1920 m"),
     (geotiff(np.full((192, 192), np.nan, np.float32), Footprint(UTM, 0.0, 0.0)), "have no data"),
-    (geotiff(np.ones((2100, 2100), np.uint8), Footprint(UTM, 0.0, 0.0, 21_000.0)), "cut it to the square first"),
+    (geotiff(np.ones((2700, 2700), np.uint8), Footprint(UTM, 0.0, 0.0, 27_000.0)), "cut it to the square first"),
 ])
 def test_images_that_are_none_are_refused_in_a_sentence(root: Path, blob: bytes, said: str) -> None:
     write(root, "real", [row(CELL, k, bands_of() | {"B05": blob}) for k in range(2)])

@@ -221,7 +221,8 @@ BAD: dict[str, tuple[Make, str]] = {
     "no archive there": (words("--archive {here}/none --cell 618U_30L --given DEM"), r"none: is no folder"),
     "empty archive": (words("--archive {here} --cell 618U_30L --given DEM"), r"holds nothing of cell 618U_30L"),
     "no cell": (words("--archive {here} --cell ../up --given DEM"), r"'\.\./up'.*such as 618U_30L"),
-    "patch without an archive": (words("--patch 0,0"), r"--given and --patch choose from an archive"),
+    "patch without an archive": (words("--patch 0,0"), r"--patch chooses a square from --input or --archive"),
+    "given without an archive": (words("--given DEM"), r"--given chooses from an archive"),
     "input and archive": (words("--input DEM={inputs}/hill.tif --archive {here} --cell 618U_30L"), r"--input and --archive"),
     "released model with no way to get it": (words("--model copgen-base"), r"copgen convert --backbone 500000_nnet_ema\.pth"),
 }

@@ -347,3 +347,17 @@ def test_a_killed_and_resumed_evaluation_has_the_same_bytes(
     print(f"kill -9: {killed} of workers, {driver.starts - 1} of the whole run")
     assert driver.starts == 1 + len(restarts) and killed >= kills // 2
     assert files(out) == files(tmp_path / "peace")
+
+
+def test_cases_with_noise_of_their_own_have_other_samples_under_the_same_numbers(tmp_path: Path) -> None:
+    """Conditions of one case share their noise, cases do not; rows and conditions are named as ever, kept samples by what drew them."""
+    recipe = replace(RECIPE, own_noise=True)
+    evaluate(toy(tmp_path / "own", "3", recipe=recipe, keep=3))
+    frame = read_rows(tmp_path / "own").frame
+    assert set(frame["seed"].dropna()) == {0, 1, 2}
+    assert [one["first_seed"] for one in read_rows(tmp_path / "own").meta["conditions"]] == [0] * 5
+    kept = {(number, cell): [one.notes["seed"] for one in read_ensemble(Part(tmp_path / "own", number, cell).ensemble).samples]
+            for number in (0, 3) for cell in ("cell-0", "cell-2")}
+    assert kept == {(0, "cell-0"): [0, 1, 2], (3, "cell-0"): [0, 1], (0, "cell-2"): [6, 7, 8], (3, "cell-2"): [6, 7]}
+    with pytest.raises(ValueError, match="seeds of its own"):
+        replace(recipe, first_seed=2**31 - 5).seeds_before(1)

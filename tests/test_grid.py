@@ -203,6 +203,30 @@ def test_real_images_lie_where_their_cells_name_says(samples: Path) -> None:
             assert np.allclose([dataset.transform.c, dataset.transform.f], [left[0] + 2640 * int(i), top[0] - 2640 * int(j)], atol=0.01)
 
 
+def test_real_images_were_rounded_to_the_nearest_of_their_own_pixels(samples: Path) -> None:
+    """TerraMesh keeps them as they were cut, larger pixels repeated: its 60 m lie beside its 10 m by as much as corners were rounded."""
+    for file in sorted((samples / "S2L2A").glob("*.tif")):
+        with rasterio.open(file) as dataset:
+            large, small = dataset.read([1, 2]).astype(float)          # B01 and B02
+            crs = str(dataset.crs)
+        left, top = (float(corner[0]) for corner in grid.tile_corners("_".join(file.stem.split("_")[:2]), crs))
+        origin = 1e7 if crs.startswith("EPSG:327") else 0.0            # the pixels of Sentinel-2 count from the equator
+        east = round(left / 60) * 60 - round(left / 10) * 10
+        north = round((top - origin) / 60) * 60 + origin - round(top / 10) * 10
+        right, down = shift_between(small, large)
+        assert east and north and right == east / 10 and abs(down + north / 10) <= 1, file.stem
+
+
+def shift_between(small: np.ndarray, large: np.ndarray, most: int = 3) -> tuple[int, int]:
+    """Columns and rows by which blocks of 6 x 6 pixels must be moved over one image to look most like the blocks of the other."""
+    def alike(right: int, down: int) -> float:
+        inner = np.roll(small, (-down, -right), (0, 1))[6:216, 6:216].reshape(35, 6, 35, 6).mean((1, 3)), large[6:216:6, 6:216:6]
+        slopes = [np.concatenate([np.diff(image, axis=axis).ravel() for axis in (0, 1)]) for image in inner]
+        return float(np.corrcoef(*slopes)[0, 1])
+
+    return max(((x, y) for x in range(-most, most + 1) for y in range(-most, most + 1)), key=lambda place: alike(*place))
+
+
 def test_patch_centres_are_where_the_middle_pixels_are() -> None:
     left, top, codes = tiles()
     lat, lon = grid.patch_centres_at(left, top, codes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,12 +175,32 @@ def pictured(archive: Path, tmp_path: Path) -> Path:
 
 def test_pictures_alone_lie_where_the_cells_name_says(archive: Path, pictured: Path) -> None:
     bands, pictures = (read_patches(root, CELL, THUMBNAILS) for root in (archive, pictured))
-    ground = nominal_ground(CELL, 10)
+    ground = nominal_ground(CELL)
     for one, other in zip(bands, pictures, strict=True):
         assert not other.faults and all(np.array_equal(one.scene[name], other.scene[name]) for name in THUMBNAILS.names)
         i, j = divmod(other.number, 4)
         square = other.scene.footprint
         assert square and (square.crs, square.left, square.top) == (ground.crs, ground.left + 220 + 2560 * j, ground.top - 220 - 2560 * i)
+
+
+def test_pictures_alone_lie_where_the_bands_would(pictured: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of a real cell each image begins at the nearest of its own pixels: those of 60 m up to 30 m beside, which no thumbnail shows."""
+    ground, whole = nominal_ground(CELL), tmp_path_factory.mktemp("whole")
+    for product in ("S2L2A", "S2L1C"):
+        (folder,) = (pictured / f"Core-{product}" / "618U" / CELL).iterdir()
+        for resolution, bands in ((10, ("B02", "B03", "B04")), (60, ("B01", "B09"))):
+            left, top = (round(corner / resolution) * resolution for corner in (ground.left, ground.top))
+            assert resolution == 10 or (left, top) != (ground.left, ground.top)
+            for band in bands:
+                raster(whole / folder.relative_to(pictured) / f"{band}.tif", np.full((10_680 // resolution,) * 2, 900, np.uint16),
+                       resolution=resolution, left=left, top=top)
+    for patch in (None, (0, 0), (3, 1)):
+        settings: dict[str, Any] = {"given": ["S2L2A"], "table": THUMBNAILS, "patch": patch}
+        assert read_cell(whole, CELL, **settings).footprint == read_cell(pictured, CELL, **settings).footprint
+    radar = next((pictured / "Core-S1RTC" / "618U" / CELL).iterdir())          # a picture beside the bands of others lies on their 10 m
+    alone = read_cell(pictured, CELL, given=["S1RTC"], table=THUMBNAILS)
+    shutil.copytree(radar, whole / radar.relative_to(pictured))
+    assert np.array_equal(read_cell(whole, CELL, given=["S1RTC"], table=THUMBNAILS)["s1rtc_thumbnail"], alone["s1rtc_thumbnail"])
 
 
 def test_a_stored_picture_lies_on_its_bands(archive: Path, pictured: Path) -> None:

@@ -23,7 +23,7 @@ from copgen.reading.acquired import days_said, scene_day
 from copgen.reading.bandfiles import Found
 from copgen.reading.drawn import Kept
 from copgen.reading.rasters import MOST_PIXELS, Damaged, Raster, read_window
-from copgen.reading.scenes import MOST_FILLED, Input, NoData, corner_step, date_layer, read_layers
+from copgen.reading.scenes import MOST_FILLED, Input, NoData, date_layer, read_layers
 from copgen.reading.squares import NotCovered
 from copgen.scene import Footprint, Scene, checked
 
@@ -151,7 +151,7 @@ def read_patches(
 
 def patch_squares(cell: str, there: Mapping[str, Product], table: Table, which: Which = "all") -> list[tuple[Place, Footprint]]:
     """The squares of a cell by row and column, row by row, or the one in its middle; their corner is `read_cell`'s."""
-    ground = ground_of(cell, there, corner_step(table))
+    ground = ground_of(cell, there, table)
     if which == "middle":
         y, x = middle_offset(table.footprint, ground)
         return [(None, Footprint(ground.crs, ground.left + x, ground.top - y, float(table.footprint)))]

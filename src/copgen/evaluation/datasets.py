@@ -34,7 +34,8 @@ NOTES = (
     "there are, also for a perfect generator; less its bias: extrapolated by what it is without groups of cells.",
     "KID: the kernel distance, 0 on average for a perfect generator whatever the number; below 0 by chance.",
     "Precision: the share of samples near a truth; recall: the share of truths near a sample (improved precision and recall, "
-    "arXiv 1904.06991); F-score: their harmonic mean. Recall grows with the number of samples.",
+    "arXiv 1904.06991); F-score: their harmonic mean. Recall grows with the number of samples, and falls where cells share their noise "
+    "(a recipe without own_noise = true).",
 )
 
 

@@ -172,20 +172,24 @@ class Question:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that one evaluation asks. truths: how many further true observations of each case are looked at, where there are any."""
+    """All that one evaluation asks. truths: how many further true observations of each case are looked at, where there are any.
+
+    own_noise: every case has seeds of its own, as all samples of all cases need where they are one set; rows number them as if they were
+    the same.
+    """
 
     __pydantic_config__: ClassVar = STRICT
     protocols: tuple[Protocol, ...]
     samples: int = 36                            # the paper's
     first_seed: int = 0
     truths: int = 16
+    own_noise: bool = False
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.first_seed < 0 or self.truths < 0:
             raise ValueError(f"samples {self.samples}, first_seed {self.first_seed}, truths {self.truths}: at least 1, 0 and 0 are needed")
-        most = max([self.samples, *(protocol.samples or 0 for protocol in self.protocols)])
-        if self.first_seed + most > MOST_SEEDS:
-            raise ValueError(f"first_seed {self.first_seed} and {most} samples: rows hold seeds up to {MOST_SEEDS - 1}; begin with a "
+        if self.first_seed + self.most > MOST_SEEDS:
+            raise ValueError(f"first_seed {self.first_seed} and {self.most} samples: rows hold seeds up to {MOST_SEEDS - 1}; begin with a "
                              "smaller one, or ask for fewer")
         if not self.protocols:
             raise ValueError("there are no protocols, so nothing is asked; write at least one [[protocols]]")
@@ -197,6 +201,20 @@ class Recipe:
                 raise ValueError(f"{question.name}: given {named(given)} is asked twice, and rows of the two could not be told apart; "
                                  "give one of the protocols another name, or leave one out")
             seen.add(key)
+
+    @property
+    def most(self) -> int:
+        """The largest number of samples of a condition."""
+        return max([self.samples, *(protocol.samples or 0 for protocol in self.protocols)])
+
+    def seeds_before(self, place: int) -> int:
+        """How many seeds belong to the cases before this one in their order."""
+        if not self.own_noise:
+            return 0
+        if self.first_seed + (place + 1) * self.most > MOST_SEEDS:
+            raise ValueError(f"case {place + 1} with {self.most} seeds of its own from {self.first_seed} on: rows hold seeds up to "
+                             f"{MOST_SEEDS - 1}; ask for fewer samples or cases, or set own_noise = false")
+        return place * self.most
 
     @property
     def questions(self) -> list[Question]:

@@ -65,13 +65,18 @@ class Evaluator:
                 return Outcome(refused=str(error), warnings=texts(warned, task))
         if task.kept:                            # first, as a part that is there is finished
             write_ensemble(part.ensemble, found)
-        write_part(part, found.condition, rows, place_of(found.observation))
+        before = self.asked.recipe.seeds_before(self.names.index(task.cell))
+        condition = replace(found.condition, first_seed=found.condition.first_seed - before)
+        write_part(part, condition, [row if row.seed is None else row._replace(seed=row.seed - before) for row in rows],
+                   place_of(found.observation))
         return Outcome(warnings=texts(warned, task))
 
     def ensemble(self, task: Task) -> Ensemble:
         """Draw what a task asks for; NotHere where it does not apply to its case."""
         question, case = self.questions[task.number], self.observation(task.cell)
         condition = question.condition(self.generator.table, tuple(case.layers))
+        before = self.asked.recipe.seeds_before(self.names.index(task.cell))
+        condition = replace(condition, first_seed=condition.first_seed + before)
         other = self.exchanged(case, question, condition.swap) if condition.swap else None
         found = Ensemble(condition, case, self.cases.others(task.cell, condition.given, self.asked.recipe.truths),
                          self.generator.samples(case, condition.given, condition.scored, condition.seeds), self.name)

@@ -32,6 +32,7 @@ MASKED = {"cloud_mask": ("S2L1C", "S2L2A")}      # a product that lies in anothe
 ESRI = {"LULC": {"codes": "esri"}}               # what the layout fixes
 REFERENCE = ("S2L2A", "S2L1C", "DEM", "S1RTC", "LULC", "cloud_mask")   # on whose pixels the squares of a cell lie
 APART = 120                                      # metres at most between the edges of images that were cut for one cell
+FINEST = 10                                      # metres of the smallest pixels
 STORED = "thumbnail.png"                         # of a product's whole image
 LATE_OFFSET = 1000                               # in the digital numbers of Sentinel-2 since processing baseline 04.00
 Offset = float | Literal["named"]
@@ -99,7 +100,7 @@ def products(root: Path, cell: str, table: Table = TABLE) -> Mapping[str, Produc
 
 def found_products(root: Path, cell: str, table: Table = TABLE) -> dict[str, Product]:
     """The same, empty for a cell of which nothing is there."""
-    of = {name: (product(root, cell, source, name) for source in MASKED.get(name, (name,))) for name in table.products}
+    of = {name: [product(root, cell, source, name) for source in MASKED.get(name, (name,))] for name in table.products}
     return {name: one for name, some in of.items() if (one := next(filter(None, some), None))}
 
 
@@ -152,7 +153,7 @@ def plan_in(cell: str, there: Mapping[str, Product], one: Input, table: Table) -
     except ValueError:
         if not drawn:
             raise
-        return placed(stored, rows, reference(cell, there, corner_step(table)), APART)     # no bands
+        return placed(stored, rows, reference(cell, there, table), APART)        # no bands
     assert isinstance(layer, Found)              # the product's folder, or land cover's file: no picture
     if drawn:
         with suppress(ValueError):               # what is no picture of the bands is passed over
@@ -190,7 +191,7 @@ def square_of(
     """The square of a cell: the middle of what its images show, a patch of that, or at a window."""
     if patch is not None and window is not None:
         raise ValueError(f"cell {cell}: a patch and a window are both given; give one of them")
-    ground = ground_of(cell, there, corner_step(table))
+    ground = ground_of(cell, there, table)
     if window is None:
         down, right = patch_offset(patch, table, ground) if patch is not None else middle_offset(table.footprint, ground)
         window = (ground.left + right, ground.top - down)
@@ -213,20 +214,20 @@ class Ground:
 def patches_of(root: Path, cell: str, table: Table = TABLE) -> list[tuple[int, int]]:
     """The patches of a cell by row and column, row by row; ValueError as `products`."""
     there = products(root, checked_cell(cell), table)
-    downs, rights = offsets_of(table, ground_of(cell, {**found_products(root, cell), **there}, corner_step(table)))
+    downs, rights = offsets_of(table, ground_of(cell, {**found_products(root, cell), **there}, table))
     return [(i, j) for i in range(len(downs)) for j in range(len(rights))]
 
 
-def ground_of(cell: str, there: Mapping[str, Product], step: int) -> Ground:
-    """The ground of a cell, its corner a whole number of `step` from the reference's.
+def ground_of(cell: str, there: Mapping[str, Product], table: Table) -> Ground:
+    """The ground of a cell, its corner a whole number of the table's steps from the reference's.
 
     The window of each image was rounded to its own pixels, so images of one cell may begin some pixels apart; what begins further apart
     was not cut for it, and does not count. Raises ValueError where no image can be read.
     """
-    first = reference(cell, there, step)
+    first, step = reference(cell, there, table), corner_step(table)
     crs = squares.scene_crs(first)
     left, bottom, right, top = own = squares.bounds_in(first, crs)
-    for raster in rasters_of(there):
+    for raster in rasters_of(there, table):
         edges = squares.bounds_in(raster, crs)
         if max(abs(edge - mine) for edge, mine in zip(edges, own, strict=True)) <= APART:
             left, bottom, right, top = max(left, edges[0]), max(bottom, edges[1]), min(right, edges[2]), min(top, edges[3])
@@ -234,12 +235,20 @@ def ground_of(cell: str, there: Mapping[str, Product], step: int) -> Ground:
     return Ground(first, crs, left, top, top - bottom, right - left, step)
 
 
-def rasters_of(there: Mapping[str, Product]) -> Iterator[Raster]:
+def rasters_of(there: Mapping[str, Product], table: Table) -> Iterator[Raster]:
     """All images that can be read."""
-    for path in sorted({one.path for one in there.values()}):
-        for file in [path] if path.is_file() else sorted(path.glob("*.tif")):
-            with suppress(ValueError):
-                yield describe(file)
+    for file in sorted({file for name, one in there.items() for file in images_of(name, one, table)}):
+        with suppress(ValueError):
+            yield describe(file)
+
+
+def images_of(name: str, one: Product, table: Table) -> list[Path]:
+    """The files of a product; of one with thumbnails those that they are drawn from, as larger pixels begin elsewhere."""
+    if one.path.is_file():
+        return [one.path]
+    files = sorted(one.path.glob("*.tif"))
+    drawn = {band for row in table.rows if row.product == name and row.source for band in row.source.bands}
+    return [file for file in files if file.stem in ({name} if name in MASKED else drawn)] or files
 
 
 def whole(length: float, step: int) -> int:
@@ -247,29 +256,32 @@ def whole(length: float, step: int) -> int:
     return math.ceil(length / step - 1e-6) * step
 
 
-def reference(cell: str, there: Mapping[str, Product], step: int) -> Raster:
+def reference(cell: str, there: Mapping[str, Product], table: Table) -> Raster:
     """The raster on whose pixels the squares lie: the first of REFERENCE that can be read, the cell's own square if only pictures can.
 
     Raises the first one's ValueError if none can.
     """
     wrong: list[ValueError] = []
-    for path in (there[name].path for name in REFERENCE if name in there):
+    for name in (name for name in REFERENCE if name in there):
         try:
-            return describe(path if path.is_file() else next(iter(sorted(path.glob("*.tif"))), path))
+            return describe(next(iter(images_of(name, there[name], table)), there[name].path))
         except ValueError as error:
             wrong.append(error)
     if pictures := [one.path / STORED for one in there.values() if (one.path / STORED).is_file()]:
-        square = nominal_ground(cell, step)
-        return Raster(pictures[0], Grid(square.crs, square.transform(step)), TILE // step, TILE // step, 1)
+        square = nominal_ground(cell)
+        return Raster(pictures[0], Grid(square.crs, square.transform(FINEST)), TILE // FINEST, TILE // FINEST, 1)
     raise wrong[0]
 
 
-def nominal_ground(cell: str, step: int = 60) -> Footprint:
-    """The square of a cell's images by its name alone: in the UTM zone of its middle, the corner on the nearest multiple of `step` m."""
+def nominal_ground(cell: str) -> Footprint:
+    """The square of a cell's images by its name alone: in the UTM zone of its middle, the corner where the finest pixels have one.
+
+    Major TOM rounds the corner of each image to the nearest of its own pixels, and thumbnails show those of 10 m.
+    """
     lat, lon = centre_of(checked_cell(cell))
     crs = squares.utm(float(lat), float(lon))
     (left,), (top,) = tile_corners([cell], crs.to_string())
-    return Footprint(crs, round(left / step) * float(step), round(top / step) * float(step), float(TILE))
+    return Footprint(crs, round(left / FINEST) * float(FINEST), round(top / FINEST) * float(FINEST), float(TILE))
 
 
 def middle_offset(footprint: int, ground: Ground) -> tuple[int, int]:
