@@ -11,12 +11,13 @@ import pytest
 import torch
 from made_released import HEADS, hub_of, in_diffusers, own_caches, released_backbone, released_vae
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
 from copgen import diffusion, published
 from copgen.cli import app
+from copgen.files import sha256
 from copgen.modalities import THUMBNAILS
 from copgen.model import CopGen, gaussian
 from copgen.scene import Scene
@@ -74,6 +75,13 @@ def test_four_rows_share_one_codec_that_is_stored_once(converted: Path) -> None:
     model = CopGen.from_pretrained(converted, device="cpu")
     assert model.table == THUMBNAILS and model.codec("dem_thumbnail") is model.codec("s2l2a_thumbnail")
     assert model.codec("dem_thumbnail").scaling_factor == 0.18215
+
+
+def test_two_files_of_one_name_are_both_recorded(backbone: Path, tmp_path: Path) -> None:
+    vae = tmp_path / FILE
+    torch.save(picture_vae(), vae)
+    record = record_of(published.convert(backbone, vae, tmp_path / "model", heads=HEADS))
+    assert record["notes"]["converted from"] == {f"backbone {FILE}": sha256(backbone), FILE: sha256(vae)}
 
 
 def test_a_converted_model_draws_what_the_released_weights_draw(backbone: Path, converted: Path) -> None:
@@ -141,10 +149,13 @@ def message(backbone: Path, vaes: Path, out: Path) -> str:
 @pytest.mark.parametrize(("change", "says"), [
     ({"scaling_factor": 0.13025}, "scaling_factor is 0.13025, the model was trained with 0.18215"),            # SDXL's: the same shapes
     ({"scaling_factor": None}, "scaling_factor is None"),
-    ({"norm_num_groups": 16}, "norm_num_groups is 16, 32 is needed"),
+    ({"norm_num_groups": 16}, "norm_num_groups is 16, the model was trained with 32; this is another autoencoder's: take the released one"),
     ({"act_fn": "relu"}, "act_fn is 'relu'"),
     ({"_class_name": "VQModel"}, "_class_name is 'VQModel'"),
     ({"shift_factor": 0.0609}, "shift_factor is 0.0609"),
+    ({"scaling_factor": 10**400}, "scaling_factor is 1000"),                       # more than a float holds
+    ({"scaling_factor": float("nan")}, "scaling_factor is nan"),
+    ({"latents_mean": [0.0] * 10**5}, "latents_mean is [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ...], "),
 ])
 def test_a_config_that_says_it_is_another_is_believed(change: dict[str, object], says: str, backbone: Path, tmp_path: Path) -> None:
     folder = diffusers_folder(tmp_path / "vae", in_diffusers(picture_vae()), CONFIG | change)
@@ -161,11 +172,39 @@ def test_a_config_that_says_it_is_another_is_believed(change: dict[str, object],
      "2 weights are missing, first decoder.mid.attn_1.v.bias"),
     (lambda: {key: tensor for key, tensor in in_diffusers(picture_vae()).items() if "decoder.up_blocks.3" not in key}, "missing"),
     (lambda: in_diffusers(picture_vae()) | {"decoder.up_blocks.9.resnets.0.norm1.bias": torch.zeros(32)}, "missing"),
+    (lambda: in_diffusers(picture_vae()) | {"encoder.down_blocks.1.resnets.0.conv1.weight": torch.zeros(())}, "is no tensor of real"),
+    (lambda: in_diffusers(picture_vae()) | {"quant_conv.bias": torch.full((8,), torch.nan)}, "quant_conv.bias: holds values that are no"),
 ])
 def test_another_vae_is_refused_by_name(weights: Callable[[], dict[str, Tensor]], says: str, backbone: Path, tmp_path: Path) -> None:
     folder = diffusers_folder(tmp_path / "vae", weights())
     said = message(backbone, folder, tmp_path / "out")
     assert said.startswith(f"{folder / 'diffusion_pytorch_model.safetensors'}: ") and says in said
+
+
+def test_a_config_that_nests_without_end_is_refused(backbone: Path, tmp_path: Path) -> None:
+    folder = diffusers_folder(tmp_path / "vae", in_diffusers(picture_vae()))
+    (folder / "config.json").write_text('{"a":' * 100_000)
+    assert message(backbone, folder, tmp_path / "out").startswith(f"{folder / 'config.json'}: could not be read (")
+
+
+def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor.half() for key, tensor in weights.items()}
+
+
+def test_weights_of_16_bits_are_read_and_stored_in_32(backbone: Path, tmp_path: Path) -> None:
+    folder = diffusers_folder(tmp_path / "vae", halved(in_diffusers(picture_vae())))
+    stored = load_file(published.convert(backbone, folder, tmp_path / "out", heads=HEADS) / "vae/rgb/codec.safetensors")
+    assert all(torch.equal(tensor, halved(picture_vae())[key].float()) for key, tensor in stored.items())
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"norm.bias": torch.full((32,), torch.inf)}, "norm.bias: holds values that are no numbers"),
+    ({"norm.bias": torch.zeros(32).to_sparse()}, "'norm.bias' is no tensor of real numbers"),
+])
+def test_a_backbone_that_no_file_of_ours_holds_is_named(change: dict[str, Tensor], says: str, tmp_path: Path) -> None:
+    torch.save(released_backbone(table=THUMBNAILS) | change, tmp_path / FILE)
+    said = message(tmp_path / FILE, authors_file(tmp_path), tmp_path / "out")
+    assert said.startswith(f"{tmp_path / FILE}: ") and says in said
 
 
 def test_a_file_that_is_damaged_or_not_there_is_named(backbone: Path, tmp_path: Path) -> None:

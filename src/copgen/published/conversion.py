@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from copgen.codec import KLCodec
-from copgen.files import sha256
+from copgen.files import sha256, write_all, write_whole
 from copgen.published.diffusers import check_config, is_diffusers
 from copgen.published.networks import backbone, codec, positions_of
 from copgen.published.released import LICENCE, MODELS, System, Vae
-from copgen.store import BACKBONE, record_of, save_codec, save_record, save_weights
+from copgen.store import BACKBONE, codec_files, record_of, save_record, weight_bytes
 
 HEADER = 8                                       # bytes of a safetensors file that give the length of its JSON, which comes next
 
@@ -40,15 +40,21 @@ def convert(backbone_file: Path, vaes: Path, out: Path, *, name: str | None = No
     with naming(backbone_file):
         network = backbone(weights, usual if heads is None else heads, system.table)
     with new_folder(out) as part:
-        save_weights(network.state_dict(), part / BACKBONE, torch.float32)
+        with naming(backbone_file):
+            whole = weight_bytes(network.state_dict(), torch.float32)
+        write_whole(part / BACKBONE, whole)
+        del whole                                # a gigabyte
         parts = {}
         for codec_name, path in files.items():
             network_of_rows = read_vae(path, system.vaes[codec_name], system)
-            save_codec(network_of_rows, part / "vae" / codec_name)
+            with naming(path):
+                stored = codec_files(network_of_rows, part / "vae" / codec_name, torch.float32)
+            write_all(stored)
             parts[codec_name] = part_hashes(network_of_rows)
         inside = vaes if vaes.is_dir() else vaes.parent
-        used = {backbone_file.name: backbone_file, **{path.relative_to(inside).as_posix(): path for path in files.values()}}
-        sources = {said: sha256(path) for said, path in used.items()}
+        others = {path.relative_to(inside).as_posix(): path for path in files.values()}
+        own = backbone_file.name if backbone_file.name not in others else f"backbone {backbone_file.name}"
+        sources = {said: sha256(path) for said, path in {own: backbone_file, **others}.items()}
         record = record_of(name or known or out.name, LICENCE, system.table, network.config,
                            {row: codec_name for codec_name, vae in system.vaes.items() for row in vae.rows},
                            notes={"converted from": sources, "codec parts": parts, **(notes or {})})

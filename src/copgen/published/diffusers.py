@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,7 @@ def check_config(path: Path, scaling_factor: float) -> None:
     if not path.is_file():
         return
     said: dict[str, Any] = read_json(path)
-    for key, value in FIXED.items():
+    for key, value in {**FIXED, "scaling_factor": scaling_factor}.items():
         if said.get(key, value) != value:
-            raise ValueError(f"{path}: {key} is {said[key]!r}, {value!r} is needed: this is another autoencoder")
-    factor = said.get("scaling_factor", scaling_factor)
-    if not isinstance(factor, int | float) or not math.isclose(factor, scaling_factor):
-        raise ValueError(f"{path}: scaling_factor is {factor!r}, the model was trained with {scaling_factor}: this is another autoencoder")
+            raise ValueError(f"{path}: {key} is {reprlib.repr(said[key])}, the model was trained with {value!r}; this is another "
+                             "autoencoder's: take the released one")

@@ -92,12 +92,15 @@ def image_row(name: str, table: Table) -> str:
 
 
 def checked(weights: Mapping[str, object], whose: str, needed: Mapping[str, int]) -> dict[str, Tensor]:
-    """The weights, all of them numbers, those that sizes are read off with that many dimensions; else ValueError with the first key."""
+    """The weights, all of them arrays of numbers, those that sizes are read off with that many dimensions; else ValueError with the first
+    key.
+    """
     for key, dimensions in needed.items():
         tensor = weights.get(key)
         if not isinstance(tensor, Tensor) or tensor.ndim != dimensions or not all(tensor.shape):
             raise ValueError(f"no tensor {key!r} of {dimensions} dimensions: these are not the weights of {whose}; take the released file")
-    tensors = {key: tensor for key, tensor in weights.items() if isinstance(tensor, Tensor) and tensor.is_floating_point()}
+    tensors = {key: tensor for key, tensor in weights.items()
+               if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.ndim and tensor.layout is torch.strided}
     if strange := [key for key in weights if key not in tensors]:
         raise ValueError(f"{strange[0]!r} is no tensor of real numbers: these are not the weights of {whose}; take the released file")
     return tensors
