@@ -6,6 +6,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -34,11 +35,11 @@ class Driver:
 
 def storm(
     driver: Driver, workers: Callable[[], list[psutil.Process]], share: Callable[[], float], *, kills: int, seed: int,
-    events: Mapping[float, Callable[[], object]], limit: float,
+    events: Mapping[float, Callable[[], object]], limit: float, pause: float = 1,
 ) -> int:
     """Kill random workers, spread over the work so that fast machines get as many kills; returns how many were made.
 
-    An event happens when its share of the work is done.
+    An event happens when its share of the work is done. pause: the most seconds between two looks; the work must not be over in one.
     """
     moments, killed, until = random.Random(seed), 0, time.monotonic() + limit
     strokes = sorted(moments.uniform(0, 0.9) for _ in range(kills))
@@ -48,12 +49,27 @@ def storm(
         if time.monotonic() > until:
             driver.process.kill()
             raise TimeoutError(f"not done after {limit} s: {share():.0%}, {killed} kills")
-        time.sleep(moments.uniform(0.01, 1))     # at any moment of a task
+        time.sleep(moments.uniform(0.01, pause))                     # at any moment of a task
         if ahead and share() >= ahead[0]:
             events[ahead.pop(0)]()
         elif strokes and share() >= strokes[0] and (there := workers()):
             strokes.pop(0)
-            moments.choice(there).kill()
-            killed += 1
+            killed += ended(moments.choice(there))
     assert driver.process.returncode == 0 and not ahead
     return killed
+
+
+def ended(process: psutil.Process) -> bool:
+    """Kill it; whether it was still there."""
+    with suppress(psutil.NoSuchProcess):         # between being listed and being killed it may come to its end
+        process.kill()
+        return True
+    return False
+
+
+def title(process: psutil.Process) -> str:
+    """Its command; nothing of one that has come to its end."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

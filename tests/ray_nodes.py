@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psutil
+from kill_workers import ended, title
 
 TESTS = Path(__file__).parent
 STORE = 80 * 2**20                               # bytes of shared memory a node; Ray wants 75 MB at least
@@ -32,15 +33,8 @@ class Node:
     def kill(self) -> None:
         parts = self.parts()
         for part in parts:
-            part.kill()
+            ended(part)
         psutil.wait_procs(parts, timeout=10)
-
-
-def title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def surroundings() -> dict[str, str]:

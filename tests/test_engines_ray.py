@@ -14,7 +14,7 @@ import bulk_driver
 import made_archive
 import pytest
 import toy_workers
-from kill_workers import Driver, storm
+from kill_workers import Driver, storm, title
 from toy_workers import Square, Squares, check, noted, pairs, unwilling
 
 from copgen.bulk.generate import Bulk, generate
@@ -23,7 +23,7 @@ from copgen.job import Job
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'copgen[ray]')")
 
-from ray_nodes import TESTS, surroundings, title, two_nodes  # noqa: E402 - of use with Ray only
+from ray_nodes import TESTS, surroundings, two_nodes  # noqa: E402 - of use with Ray only
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")                # its own use of its own settings
 

@@ -15,11 +15,11 @@ from safetensors.numpy import save_file
 from copgen.evaluation.collections import lines_of_pair
 from copgen.evaluation.datasets import HEADINGS, Collection, Collector, Line, lines_of_runs, measured, table_of
 from copgen.evaluation.features import Feature, open_feature
-from copgen.evaluation.kept import Ensemble
+from copgen.evaluation.kept import Ensemble, write_ensemble
 from copgen.evaluation.recipe import Condition
 from copgen.evaluation.rows import PLANNED
 from copgen.files import write_json
-from copgen.modalities import THUMBNAILS
+from copgen.modalities import TABLE, THUMBNAILS
 from copgen.scene import Scene
 
 SMALL = replace(THUMBNAILS, footprint=160)       # 16 x 16 pixels
@@ -104,6 +104,15 @@ def test_one_distribution_is_at_zero_within_the_ranges_once_the_bias_is_off() ->
     assert len(inside) == 40 and np.mean(inside) > 0.85 and min(plain) > 0.1
 
 
+def test_fewer_vectors_than_coordinates_have_a_distance_whose_bias_is_not_known() -> None:
+    """A jackknife would leave most of it: a perfect generator's 60 vectors in 192 coordinates were at 126, with a range of 3."""
+    chance, cells = np.random.default_rng(0), tuple(f"{k:02d}" for k in range(30))
+    for coordinates, known in ((29, True), (30, False)):
+        real, fake = chance.normal(size=(30, coordinates)), chance.normal(size=(60, coordinates))
+        found = measured(Line("x", "p", "g", "S2L2A", "f", Collection(real, cells), Collection(fake, tuple(np.repeat(cells, 2)))))
+        assert found["FID less its bias ↓"].known == known and found["FID ↓"].known and found["FID ↓"].low is not None
+
+
 def test_a_single_cell_has_numbers_and_no_ranges() -> None:
     line = collected([ensemble(0, ("dem_thumbnail",), ("s2l2a_thumbnail",), range(9))])["DEM", "S2L2A"]
     found = measured(line)
@@ -142,6 +151,8 @@ def test_folders_of_pictures_and_files_of_vectors_say_what_kept_samples_say(tmp_
     ("pictures", "nothing", "nothing: there is no such folder"),
     ("v.npy", "line.npy", r"line.npy: no vectors could be read \(holds float64 of shape \[3\]"),
     ("v.npy", "bad.safetensors", "bad.safetensors: no vectors could be read"),
+    ("v.npy", "several.npy", r"several.npy: no vectors could be read \(holds several arrays"),
+    ("v.npy", "none.npy", r"none.npy: no vectors could be read \(holds float64 of shape \[0, 3\]"),
     ("v.npy", "objects.npy", "objects.npy: no vectors could be read"),
     ("v.npy", "wide.npy", "vectors of 3 and of 4 coordinates"),
 ])
@@ -150,11 +161,46 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, real: str, fake: str
     (tmp_path / "empty").mkdir()
     np.save(tmp_path / "v.npy", np.zeros((4, 3)))
     np.save(tmp_path / "wide.npy", np.zeros((4, 4)))
+    np.save(tmp_path / "none.npy", np.zeros((0, 3)))
+    with (tmp_path / "several.npy").open("wb") as file:
+        np.savez(file, a=np.zeros((4, 3)))
     np.save(tmp_path / "line.npy", np.zeros(3))
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match=says):
-        table_of(lines_of_pair(tmp_path / real, tmp_path / fake, [MEANS]))
+        table_of(lines_of_pair(tmp_path / real, tmp_path / fake, [] if real == "v.npy" else [MEANS]))
+
+
+def test_of_what_generate_wrote_the_samples_of_one_row_are_a_set(tmp_path: Path) -> None:
+    """Contact sheets are none; samples of one scene are of one cell; two rows are no one set."""
+    for name in ("a", "b"):
+        for k in range(2):
+            out = tmp_path / "out" / name / f"sample-{k:03d}"
+            out.mkdir(parents=True)
+            Image.fromarray(np.moveaxis(levels(k), 0, -1)).save(out / "S2L2A_thumbnail.png")
+        Image.new("RGB", (64, 64)).save(tmp_path / "out" / name / "contact_sheet.png")
+    real = folder_of(tmp_path / "real", {"a": levels(0), "b": levels(5)})
+    line = lines_of_pair(real, tmp_path / "out", [MEANS])[0]
+    assert line.real.cells == ("a", "b") and line.fake.cells == ("a", "a", "b", "b") and line.fake.vectors.shape == (4, 3)
+    Image.fromarray(np.moveaxis(levels(9), 0, -1)).save(out / "DEM_thumbnail.png")
+    with pytest.raises(ValueError, match=r"out: holds pictures of DEM_thumbnail, S2L2A_thumbnail, which are no one set"):
+        lines_of_pair(real, tmp_path / "out", [MEANS])
+
+
+def test_vectors_have_no_features_and_runs_of_two_tables_no_common_table(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.zeros((4, 3)))
+    with pytest.raises(ValueError, match="holds vectors, which are features already; leave out --features means"):
+        lines_of_pair(tmp_path / "v.npy", tmp_path / "v.npy", [MEANS])
+    layers = replace(TABLE.subset(["dem", "s2l2a_10m"]), footprint=240)
+    bands = np.ones((4, 24, 24), np.float32)
+    other = Scene({"s2l2a_10m": bands}, None, "cell-0", layers, {"seed": 0})
+    for name, one in (("beta", ensemble(0, ("dem_thumbnail",), ("s2l2a_thumbnail",), range(2))),
+                      ("base", Ensemble(Condition("single", ("dem",), ("s2l2a_10m",), 1), other, [], [other], "y"))):
+        write_json(tmp_path / name / "plan.json", {**{key: {} for key in (*PLANNED, "expected")}, "generator": {"name": name}})
+        write_ensemble(tmp_path / name / "samples" / "000" / "cell-0.safetensors", one)
+        assert len(lines_of_runs([tmp_path / name], [MEANS])) == 1
+    with pytest.raises(ValueError, match=r"base: is of other modalities, place, .* than .*beta; look at each by itself"):
+        lines_of_runs([tmp_path / "beta", tmp_path / "base"], [MEANS])
 
 
 def test_sets_need_features_that_make_vectors_and_samples_that_were_kept(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from rasterio.transform import from_origin
 
 from copgen import job as jobs
 from copgen.evaluation.cases import open_cases
-from copgen.evaluation.folders import as_ensemble
+from copgen.evaluation.folders import as_ensemble, open_folder
 from copgen.evaluation.generators import Generator, open_generator
 from copgen.evaluation.kept import Ensemble
 from copgen.evaluation.recipe import Condition
@@ -126,6 +126,13 @@ def test_samples_that_were_given_other_files_are_refused(archive: Path, out: Pat
     path.write_bytes(path.read_bytes() + b"\0")
     case = open_cases(f"archive:{root}").observation(CELL)
     assert "was given another DEM file" in refused(lambda: open_generator(f"folder:{out}").samples(case, GIVEN, ["s1rtc"], [5]))
+
+
+def test_a_model_that_was_given_more_than_the_case_knows_is_read(archive: Path, out: Path) -> None:
+    """The files of what it was given are looked at, also those of products that the case's own table lacks."""
+    case = open_cases(f"archive:{archive}", TABLE.subset(["s1rtc"])).observation(CELL)
+    for one in open_folder(out).drawn:
+        one.check(case)
 
 
 def test_two_samples_of_one_seed_are_refused(archive: Path, out: Path, tmp_path: Path) -> None:

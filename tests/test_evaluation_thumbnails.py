@@ -144,6 +144,11 @@ def test_what_generate_wrote_is_read_back_with_and_without_a_place(tiny_thumbnai
         for row, layer in one.layers.items():
             np.testing.assert_array_equal(layer, other[row], strict=True)
     elsewhere = open_cases(f"pictures:{pictures}", THUMBNAILS).observation("618U_2L_5")
+    (tmp_path / "recipe.toml").write_text('samples = 2\ntruths = 0\n[[protocols]]\nname = "single"\ngiven = [["S1RTC"]]\n')
+    for kind, source, out in (("folder", tmp_path / "618U_1L_5", "scored"), ("kept", tmp_path / "scored", "again")):
+        ran("evaluate", "run", "--generator", f"{kind}:{source}", "--cases", f"pictures:{pictures}", "--recipe", tmp_path / "recipe.toml",
+            "--out", tmp_path / out, "--keep", 3, "--device", "cpu")
+        assert results_of(read_rows([tmp_path / out]))[0].table == THUMBNAILS
     assert folder.samples(elsewhere, ("s1rtc_thumbnail",), ("dem_thumbnail",), range(2)) == []       # another picture was given
     assert [set(one.layers) for one in as_ensemble(tmp_path / "618U_1L_5").samples] == [{"dem_thumbnail", "s2l2a_thumbnail"}] * 2
 

@@ -103,7 +103,7 @@ def test_thumbnails_of_a_georeferenced_layer_keep_its_ground(radar: Path, tiny_t
 def test_every_tile_of_a_larger_picture_has_its_own_folder(wide: Path, tiny_thumbnails: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int, int, int]] = []
     job = Job(tmp_path, model=str(tiny_thumbnails), inputs=(f"S2L2A={wide}",), want="S1RTC", samples=2, steps=1)
-    results = run_tiles(job, progress=lambda *counts: seen.append(counts))
+    results = list(run_tiles(job, progress=lambda *counts: seen.append(counts)))
     assert [one.folder.name for one in results] == ["wide_0_0", "wide_0_1", "wide_1_0", "wide_1_1"]
     assert seen[-1] == (8, 8, 8, 8) and [counts[0] for counts in seen] == sorted(counts[0] for counts in seen)
     with Image.open(wide) as image:
@@ -139,7 +139,7 @@ def test_a_tile_without_data_is_left_out_with_a_warning(tiny_thumbnails: Path, t
         return Job(tmp_path / "out", model=str(tiny_thumbnails), inputs=(f"DEM={tmp_path / name}",), want="S1RTC", steps=1)
 
     with pytest.warns(CopgenWarning, match=r"tile 0,0 is left out: .*no data"):
-        results = run_tiles(layer("heights.tif"))
+        results = list(run_tiles(layer("heights.tif")))
     assert [one.folder.name for one in results] == ["heights_0_1", "heights_1_0", "heights_1_1"]
     grounds = [one.given.footprint for one in results]
     assert all(ground is not None and ground.side == 2560 for ground in grounds)
@@ -159,6 +159,7 @@ def test_a_constant_is_a_brightness(s1: Path) -> None:
 @pytest.mark.parametrize(("more", "says"), [
     ({"place": "10,20"}, "--place 10,20: the model has no row place; leave it out"),
     ({"date": "2021-07-23"}, "--date 2021-07-23: the model has no row date; leave it out"),
+    ({"s1_unit": "dB"}, "--s1-unit dB: the model draws no radar power; leave it out"),
     ({"want": "LULC"}, "no modality or product is called 'LULC'"), ({"patch": (0, 0), "want": "DEM"}, "--patch chooses a square"),
 ])
 def test_what_thumbnails_lack_is_refused(more: dict[str, Any], says: str, tiny_thumbnails: Path, tmp_path: Path) -> None:

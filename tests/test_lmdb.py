@@ -329,6 +329,8 @@ def test_latents_of_thumbnails_are_taken_over(tiny_thumbnails: Path, tmp_path: P
         done = CliRunner().invoke(app, ["latents", "import", str(source), "--out", f"{tmp_path}/{k}", "--vaes", str(vaes)])
         assert done.exit_code == 0 and "4 samples; rows they have: dem_thumbnail 4" in done.output
         assert set(open_shards(tmp_path / str(k)).meta["codecs"].values()) == {sha256(next(vaes.rglob("codec.safetensors")))}
+    with pytest.raises(ValueError, match="holds latents of dem_thumbnail, of which these codecs are none; name the model"):
+        import_lmdb(source, tmp_path / "other's", THUMBNAILS, codecs=Codecs(TABLE, dict.fromkeys(TABLE.images, tmp_path / "rgb")))
     with pytest.raises(ValueError, match=r"key b'618U_30L_16.npy': is not a patch of a cell"):
         import_lmdb(write_lmdb(tmp_path / "beyond", {"618U_30L_16.npy": values[keys[0]]}), tmp_path / "none", THUMBNAILS)
     with pytest.raises(ValueError, match=r"s1rtc_thumbnail has moments \[8000\], the recipe's table \[8, 32, 32\]"):

@@ -12,7 +12,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
-from copgen.majortom.cells import cells, read_cell
+from copgen.majortom.cells import cells, found_products, read_cell
 from copgen.majortom.grid import patch_offsets
 from copgen.modalities import TABLE, Table
 from copgen.reading import CopgenWarning
@@ -63,6 +63,14 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pixels(path: Path) -> NDArray[Any]:
     with rasterio.open(path) as dataset:
         return np.asarray(dataset.read(1))
+
+
+def test_a_cloud_mask_is_there_where_its_file_is(tmp_path: Path) -> None:
+    for product, id_ in (("S2L1C", S2_L1C), ("S2L2A", S2)):
+        tile(tmp_path / f"Core-{product}" / "618U" / CELL / id_ / "B02.tif", numbered(10, 0), 10)
+    assert set(found_products(tmp_path, CELL)) == {"S2L1C", "S2L2A"}
+    tile(tmp_path / "Core-S2L2A" / "618U" / CELL / S2 / "cloud_mask.tif", numbered(10, 9, 0, 4).astype(np.uint8), 10)
+    assert found_products(tmp_path, CELL)["cloud_mask"].id == S2                # not the first that it might lie in
 
 
 def test_the_middle_of_a_cell_is_438_pixels_in(archive: Path) -> None:

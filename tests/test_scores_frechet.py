@@ -113,6 +113,23 @@ def test_many_vectors_have_the_distances_and_neighbours_of_few():
     assert recall(x, y, 3) == precision(y, x, 3)
 
 
+def test_the_measures_of_large_sets_are_those_of_all_pairs(monkeypatch):
+    """Also where only some vectors at a time are looked at."""
+    x, y = normal(0, 300, 600) + 5, normal(1, 400, 600) + 5
+    whole = kernel_distance(x, y), precision(x, y, 3)
+    monkeypatch.setattr("copgen.scores.sets.AT_ONCE", 64)
+    assert (kernel_distance(x, y), precision(x, y, 3)) == (pytest.approx(whole[0], rel=1e-9), whole[1])
+
+
+def test_equal_vectors_of_large_sets_are_in_each_others_balls():
+    """As the features of flat pictures are; what is no number is near nothing."""
+    equal = np.repeat(normal(0, 1, 600) + 5, 300, 0)
+    flat = np.concatenate([equal, normal(1, 300, 600) + 5])
+    assert equal.size * len(flat) > LARGE
+    assert (distances(flat, flat)[:300, :300] == 0).all() and precision(flat, equal + 1e-9, 3) == 1
+    assert np.isnan(distances(np.where(flat == flat[0, 0], np.nan, flat), flat)[0]).all()
+
+
 def test_the_f_score_is_the_harmonic_mean():
     assert f_score(0.5, 1.0) == pytest.approx(2 / 3) and f_score(0.3, 0.3) == pytest.approx(0.3)
     assert f_score(0, 0) == f_score(0.7, 0) == 0 and np.isnan(f_score(float("nan"), 0.5))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from copgen.backbone import BackboneConfig, UViT
 from copgen.cli import app
-from copgen.codec import KLCodec
+from copgen.codec import CodecConfig, KLCodec
 from copgen.config import dump, parse
 from copgen.files import sha256
 from copgen.modalities import TABLE, TABLES, THUMBNAILS
@@ -35,6 +35,7 @@ SMALL = Geometry("thumbnails", footprint=320, patch=2, latent_channels=3)       
 SIZES = CodecSizes(8, (1, 2), blocks=1, stem=4, groups=4, attention=False, shortcut=True)
 RECIPE = Recipe("small", SMALL, BackboneConfig(32, 2, 2), SIZES, shared_codec="rgb",
                 train_vae=CodecTraining(QUICK, kl_weight=1e-4), train=BackboneTraining(QUICK))
+RECIPES = Path(__file__).parents[1] / "recipes"
 TEXT = 'name = "small"\nshared_codec = "rgb"\n[table]\nof = "thumbnails"\n'
 
 
@@ -75,6 +76,7 @@ def test_rows_have_a_codec_each_or_one_for_all() -> None:
 
 @pytest.mark.parametrize(("text", "message"), [
     (TEXT.replace("thumbnails", "nope"), r"small\.toml: table: .*of = 'nope': no table is called that; there are copgen, thumbnails"),
+    (TEXT + "footprint = -640", r"small\.toml: table: .*footprint = -640: is above 0, or left out"),
     (TEXT.replace('"rgb"', '"../rgb"'), r"shared_codec = '../rgb' becomes a folder's name; choose letters"),
     (TEXT + "[codec_of.DEM]\nwidth = 64\n", r"codec_of.DEM and shared_codec = 'rgb': .* leave out one"),
     (TEXT.replace("thumbnails", "copgen"), r"the pixels of lulc are not of the kind of dem's; leave shared_codec out"),
@@ -84,6 +86,34 @@ def test_what_can_not_be_shared_is_refused(text: str, message: str, tmp_path: Pa
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_recipe(path)
+
+
+def test_the_recipe_of_the_released_model_says_and_does_what_was_done_to_it(tmp_path: Path) -> None:
+    """Facts of its published code and files; a small network's optimiser and average are then as they say."""
+    recipe = read_recipe(RECIPES / "beta.toml")
+    how, network = recipe.train.how, recipe.backbone
+    assert recipe.modalities == THUMBNAILS and (network.width, network.depth, network.heads) == (1024, 20, 16)
+    assert network == BackboneConfig() and recipe.codec_config("dem_thumbnail") == CodecConfig(3, 4)       # nothing beyond the paper
+    assert recipe.train == BackboneTraining(how, activation_checkpointing=True)
+    assert (how.batch, how.steps, how.clip, how.decay_power, how.precision) == (2048, 500_000, None, 0, "bf16")
+    assert [how.rate(step) for step in (0, 2499, 4999, 113_999)] == pytest.approx([4e-8, 1e-4, 2e-4, 2e-4])
+
+    codecs = dict.fromkeys(THUMBNAILS.names, tiny_codec(3, latent_channels=3))
+    moments = encode(SOURCE, codecs, RECIPE.modalities, tmp_path / "moments")
+    short = replace(how, batch=4, micro_batch=2, save_every=1, keep_every=1)
+    small = replace(recipe, table=SMALL, backbone=BackboneConfig(32, 2, 2), train=replace(recipe.train, how=short))
+    train_backbone(small, moments, codecs, tmp_path / "run", stop=2)
+    first, second = (torch.load(tmp_path / "run" / "checkpoints" / f"{step}.pt", weights_only=True) for step in (1, 2))
+    player = second["players"]["backbone"]
+    (group,) = player["optimiser"]["param_groups"]                       # biases and norms too
+    assert len(group["params"]) == len(list(UViT(small.modalities, small.backbone).parameters()))
+    assert (tuple(group["betas"]), group["weight_decay"], group["eps"]) == ((0.99, 0.99), 0.03, 1e-8)
+    assert group["lr"] == pytest.approx(2 * 2e-4 / 5000)
+    for name, average in second["average"].items():                      # constant from the first step on
+        expected = 0.9999 * first["average"][name].double() + 1e-4 * player["objective"][name].double()
+        assert torch.allclose(average.double(), expected, rtol=0, atol=1e-7)
+    name = "network.norm.bias"                   # starts at 0: a quicker average would have moved ten times as far and more
+    assert 0 < second["average"][name].abs().max() < 2e-4 * player["objective"][name].abs().max()
 
 
 # Its training

@@ -171,6 +171,20 @@ def test_rows_may_share_a_codec(tmp_path: Path) -> None:
     assert model.codec("s2l1c_10m") is model.codec("s2l2a_10m")
 
 
+def test_a_codec_that_one_row_may_use_is_not_for_every_row(folder: Path) -> None:
+    edit(folder, lambda r: r["codecs"].update(dem="s2l2a_60m"))
+    model = CopGen(folder)
+    assert model.codec("s2l2a_60m").config.channels == 2                 # read, and kept for those that share it
+    with pytest.raises(ValueError, match=r"codec s2l2a_60m has 2 channels, .*row dem needs 1, 8 and 8; convert or train"):
+        model.codec("dem")
+
+
+def test_a_record_that_nests_without_end_is_refused(folder: Path) -> None:
+    (folder / "copgen.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"copgen\.json: could not be read"):
+        CopGen(folder)
+
+
 @pytest.mark.parametrize("file", ["backbone.safetensors", "vae/dem/codec.safetensors"])
 @pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "pickle", "nothing but zeros"])
 def test_damaged_weights_are_refused(folder: Path, file: str, damage: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from made_rasters import QUIET, power, raster, refused
+from made_rasters import QUIET, numbers, power, raster, refused
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.transform import from_origin
@@ -221,6 +222,8 @@ def test_a_stored_picture_lies_on_its_bands(archive: Path, pictured: Path) -> No
 
 
 def test_bad_pictures_are_faults(pictured: Path) -> None:
+    with pytest.raises(ValueError, match=r"thumbnail\.png: is drawn of digital numbers as they were, and there are no bands"):
+        read_cell(pictured, CELL, given=["S2L2A"], table=THUMBNAILS, offset=1000)
     (stored,) = (pictured / "Core-S1RTC" / "618U" / CELL).iterdir()
     whole = (stored / "thumbnail.png").read_bytes()
     (stored / "thumbnail.png").write_bytes(whole[:len(whole) // 2])
@@ -231,6 +234,18 @@ def test_bad_pictures_are_faults(pictured: Path) -> None:
         assert set(patch.scene.layers) == {"s2l1c_thumbnail", "s2l2a_thumbnail"}
     with pytest.raises(ValueError, match=r"300 x 300 pixels, and a picture of the whole image has 1068 x 1068 or 356 x 356"):
         read_cell(pictured, CELL, given=["DEM"], table=THUMBNAILS)
+
+
+def test_pictures_that_are_black_lack_data(pictured: Path) -> None:
+    """A stored picture doesn't say where its bands had none; it is black there, and hardly anywhere else."""
+    (stored,) = (pictured / "Core-S2L2A" / "618U" / CELL).iterdir()
+    with Image.open(stored / "thumbnail.png") as image:
+        wedge = np.asarray(image).copy()
+    wedge[:22 + 64] = 0                                                  # a quarter of the northern patches
+    Image.fromarray(wedge).save(stored / "thumbnail.png")
+    for patch in read_patches(pictured, CELL, THUMBNAILS):
+        assert {(fault.product, fault.reason) for fault in patch.faults} == ({("S2L2A", "no data")} if patch.number < 4 else set())
+        assert not patch.faults or "25.00% of the patch is black" in patch.faults[0].detail
 
 
 # --- the image around a square -------------------------------------------------------------------------------------------------------
@@ -250,6 +265,24 @@ def test_of_a_large_file_the_tile_around_the_square_is_drawn(tmp_path: Path) -> 
     assert thumbnail(f"S1RTC={raster(tmp_path / 'c.tif', values, names=('vv', 'vh'))}").max() < plain.max()
     corner = thumbnail(f"S1RTC={tmp_path / 'b.tif'}", window=(500_020.0, 6_000_040.0))  # the tile is moved into the file
     assert np.array_equal(corner, FalseColour().draw(values[:, :1068, :1068])[:, :256, :256])
+
+
+def test_a_stretch_over_much_less_than_a_tile_warns(archive: Path, tmp_path: Path) -> None:
+    """Not where colours depend on no other pixel, nor where the image is a whole one."""
+    def stretched(text: str) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            read_scene([text], table=THUMBNAILS)
+        return [str(one.message) for one in caught if issubclass(one.category, CopgenWarning) and "stretched over" in str(one.message)]
+
+    radar = raster(tmp_path / "radar.tif", power(2, 300), names=("vv", "vh"))
+    relief = raster(tmp_path / "relief.tif", hills(300))                 # drawn on pixels made for it
+    for text in (f"S1RTC={radar}", f"DEM={relief}"):
+        (message,) = stretched(text)
+        assert "the 9 km2 that the file has" in message and "Major TOM's over 114 km2" in message
+    whole = next((archive / "Core-S1RTC" / "618U" / CELL).iterdir())
+    numbered = raster(tmp_path / "numbers.tif", numbers(3, 300), names=("B04", "B03", "B02"))
+    assert not stretched(f"S1RTC={whole}") and not stretched(f"S2L2A={numbered}")
 
 
 def test_no_data_outside_the_square_is_masked_and_inside_refused(tmp_path: Path) -> None:

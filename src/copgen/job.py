@@ -8,7 +8,7 @@ import platform
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from copgen.modalities import Modality, Table
 from copgen.model import Absent, CopGen, Precision, Progress, check_seeds
 from copgen.reading import CopgenWarning, read_scene, tiles_of
 from copgen.reading.scenes import NoData
-from copgen.scaling import EightBit
+from copgen.scaling import Decibel, EightBit
 from copgen.scene import Scene, parse_date, parse_place
 from copgen.sheet import contact_sheet, png
 from copgen.writing import PictureKind, RadarUnit, file_names, is_picture, scene_files
@@ -95,10 +95,10 @@ def run(job: Job, *, progress: Progress | None = None, say: Callable[[str], obje
     return draw(job, model, given_scene(job, model.table), progress=progress, say=say)
 
 
-def run_tiles(job: Job, *, progress: Progress | None = None, say: Callable[[str], object] = lambda _: None) -> list[Result]:
+def run_tiles(job: Job, *, progress: Progress | None = None, say: Callable[[str], object] = lambda _: None) -> Iterator[Result]:
     """The same at every tile of the inputs, each in a folder of its own; one that lacks data is left out with a warning.
 
-    Nothing is drawn where another one is refused.
+    Nothing is drawn where another one is refused. Tiles are drawn as results are asked for: of a large file they don't fit into memory.
     """
     check_settings(job)
     if not job.inputs or job.patch or job.window:
@@ -110,9 +110,9 @@ def run_tiles(job: Job, *, progress: Progress | None = None, say: Callable[[str]
         raise ValueError(f"--tiles: every tile of {', '.join(job.inputs)} lacks data; give another file, or --fill small gaps")
     for scene in scenes:
         target(job, model, scene)
-    say(f"{len(scenes)} tiles")
-    return [draw(job, model, scene, progress=progress and partial(shifted, progress, k, len(scenes), job.samples),
-                 say=(lambda _: None) if k else say) for k, scene in enumerate(scenes)]
+    say(f"tiles: {len(scenes)}")
+    return (draw(job, model, scene, progress=progress and partial(shifted, progress, k, len(scenes), job.samples),
+                 say=(lambda _: None) if k else say) for k, scene in enumerate(scenes))
 
 
 def given_of_tile(job: Job, tile: tuple[int, int], table: Table) -> Scene | None:
@@ -279,6 +279,8 @@ def wanted_rows(job: Job, given: Scene | Sequence[str], table: Table) -> tuple[s
         raise ValueError("nothing is left to generate: every row is given; name fewer inputs")
     if job.pictures != "png" and not any(is_picture(table[row]) for row in rows):
         raise ValueError(f"--pictures {job.pictures}: the model draws layers, not pictures; leave it out")
+    if job.s1_unit != "linear" and not any(isinstance(row.scale, Decibel) for row in table.rows):
+        raise ValueError(f"--s1-unit {job.s1_unit}: the model draws no radar power; leave it out")
     return rows
 
 

@@ -84,14 +84,14 @@ class CopGen:
             return Identity()
         name = self.record.codecs[row]
         if name not in self._codecs:
-            codec = load_codec(self.folder / "vae" / name)
-            has = codec.config.channels, codec.config.stride, codec.config.latent_channels
-            needs = self.table[row].channels, self.table.stride, self.table.latent_channels
-            if has != needs:
-                raise ValueError(f"{self.folder}: codec {name} has {has[0]} channels, stride {has[1]} and {has[2]} latent channels; "
-                                 f"row {row} needs {needs[0]}, {needs[1]} and {needs[2]}")
-            self._codecs[name] = codec.to(self.device).requires_grad_(False)
-        return self._codecs[name]
+            self._codecs[name] = load_codec(self.folder / "vae" / name).to(self.device).requires_grad_(False)
+        codec = self._codecs[name]
+        has = codec.config.channels, codec.config.stride, codec.config.latent_channels
+        needs = self.table[row].channels, self.table.stride, self.table.latent_channels
+        if has != needs:                         # of every row: one may fit a codec that another shares and does not
+            raise ValueError(f"{self.folder}: codec {name} has {has[0]} channels, stride {has[1]} and {has[2]} latent channels; "
+                             f"row {row} needs {needs[0]}, {needs[1]} and {needs[2]}; convert or train the model again")
+        return codec
 
     def weights_sha256(self, rows: Iterable[str] | None = None) -> dict[str, str]:
         """The hash of every weight file that these rows (or all) need, by its path in the model's folder."""

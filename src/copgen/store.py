@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from copgen.backbone import BackboneConfig, UViT
 from copgen.codec import CodecConfig, KLCodec
 from copgen.config import dump, parse
-from copgen.files import json_bytes, write_all, write_json, write_whole
+from copgen.files import json_bytes, write_all, write_json
 from copgen.modalities import Modality, Table, table_with
 
 FORMAT = 1
@@ -169,17 +169,12 @@ def codec_record(folder: Path) -> CodecRecord:
     return parse(CodecRecord, read_json(folder / "codec.json"), str(folder / "codec.json"))
 
 
-def save_weights(weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    """A safetensors file on disk, whole or not at all; ValueError as `weight_bytes`, or if it can't be written."""
-    write_whole(path, weight_bytes(weights, dtype))
-
-
 def weight_bytes(weights: Mapping[str, Tensor], dtype: torch.dtype) -> bytes:
     """A safetensors file; ValueError for weights that are no numbers, or too large for the type."""
     cast = {name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
             for name, tensor in weights.items()}
     if wrong := [name for name, tensor in cast.items() if not tensor.isfinite().all()]:
-        raise ValueError(f"{wrong[0]}: holds values that are no numbers in {dtype}; nothing was saved: store it in 32 bits, or train again")
+        raise ValueError(f"{wrong[0]}: holds values that are no numbers in {dtype}; nothing is saved: store it in 32 bits, or make it anew")
     return save(cast)
 
 
@@ -216,7 +211,7 @@ def read_json(path: Path) -> dict:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file, so {path.parent} is not a model folder") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: could not be read ({error})") from error
     if not isinstance(record, dict):
         raise ValueError(f"{path}: expected a JSON object")

@@ -8,7 +8,7 @@ published extras of Major TOM; the constants can't change without a new model).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ Colours = NDArray[np.uint8]
 
 @runtime_checkable
 class Drawing(Protocol):
-    """How one product's thumbnails are made."""
+    """How one product's thumbnails are made. It `stretches` if the range of the image decides on its colours."""
+
+    stretches: ClassVar[bool]
 
     def draw(self, layer: Layer, valid: Valid | None = None) -> Colours:
         """A whole image in its physical unit [bands, H, W] -> red, green and blue [3, H, W]; `valid` [H, W], None where all pixels are."""
@@ -31,6 +33,7 @@ class Drawing(Protocol):
 class TrueColour:
     """Digital numbers of red, green and blue: `gain * reflectance ** gamma`, cut to 0..1. Depends on no other pixel; no data is black."""
 
+    stretches: ClassVar[bool] = False
     gain: float = 1.3
     gamma: float = 0.6
     full_scale: float = 10_000                   # digital numbers of a reflectance of 1
@@ -47,6 +50,8 @@ class FalseColour:
     Power that is not positive becomes the smallest that is: where it is zero the published recipe takes a logarithm of it.
     """
 
+    stretches: ClassVar[bool] = True
+
     def draw(self, layer: Layer, valid: Valid | None = None) -> Colours:
         vv, vh = (stretched(band, valid) for band in layer)
         both = vv + vh
@@ -60,6 +65,7 @@ class Hillshade:
     Slopes are per pixel, not per metre, as in the published recipe: at 30 m a pixel they are thirty times as steep.
     """
 
+    stretches: ClassVar[bool] = True
     azimuth: float = 315.0                       # of the light, in degrees clockwise from north
     altitude: float = 45.0                       # of the light, in degrees above the horizon
 

@@ -25,6 +25,7 @@ from copgen.reading.drawn import Kept
 from copgen.reading.rasters import MOST_PIXELS, Damaged, Raster, read_window
 from copgen.reading.scenes import MOST_FILLED, Input, NoData, date_layer, read_layers
 from copgen.reading.squares import NotCovered
+from copgen.scaling import EightBit
 from copgen.scene import Footprint, Scene, checked
 
 REASONS = {
@@ -211,6 +212,9 @@ def part_of(one: Input, found: Found, square: Footprint, table: Table, limits: L
     unlabelled = max((unlabelled_share(row, layers[row.name]) for row in found.rows), default=0.0)
     if unlabelled >= limits.unlabelled:
         return Part(faults=(Fault(product, "unlabelled", f"{one.path}: {unlabelled:.2%} of the patch is of the class 'no data'"),))
+    black = max((black_share(row, layers[row.name]) for row in found.rows), default=0.0)
+    if black > MOST_FILLED:
+        return Part(faults=(Fault(product, "no data", f"{one.path}: {black:.2%} of the patch is black, as pictures show no data"),))
     made_up = max((float(piece["share"]) for pieces in filled.values() for piece in pieces), default=0.0)
     return Part(layers, (), max(made_up, unlabelled), tuple(text.replace(str(one.path), product) for text in warned))
 
@@ -220,6 +224,11 @@ def unlabelled_share(row: Modality, layer: NDArray[Any]) -> float:
     if row.legend is None or "no data" not in row.legend.names:
         return 0.0
     return float((layer == row.legend.codes[row.legend.names.index("no data")]).mean())
+
+
+def black_share(row: Modality, layer: NDArray[Any]) -> float:
+    """The share of a picture's pixels that are black in all colours: next to nothing where there is data."""
+    return float((layer == 0).all(axis=0).mean()) if isinstance(row.scale, EightBit) else 0.0
 
 
 def patch_of(root: Path, cell: str, place: Place, square: Footprint, part: Part, table: Table) -> Patch:

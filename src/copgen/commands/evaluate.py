@@ -156,6 +156,8 @@ def sets(
     if runs and not (real or fake):
         lines = lines_of_runs(runs, opened, samples)
     elif real and fake and not runs:
+        if samples is not None:
+            raise ValueError(f"--samples {samples}: of two sets all is compared; leave it out, or leave pictures out of {fake}")
         lines = lines_of_pair(real, fake, opened)
     else:
         raise ValueError("name evaluations (RUN...), or two sets (--real FOLDER --fake FOLDER), and not both")

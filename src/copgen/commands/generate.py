@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,17 +13,20 @@ from copgen.commands.options import NAMES, Address, ArchiveOffset, CellsFile, De
 from copgen.console import progress_bar, stages
 
 if TYPE_CHECKING:
-    from copgen.engines import Engine
     from copgen.job import Job
+
+Inputs = Annotated[list[str] | None, typer.Option(metavar="PRODUCT=PATH[,key=value...]", help=(
+    "A layer to give, repeatable: a GeoTIFF, a folder of one file a band, or (model of thumbnails) a PNG, WebP or JPEG. Keys: "
+    "bands=B02:B03:..., unit=linear|dB (radar), codes=esri|index|worldcover (land cover), offset=1000 (Sentinel-2 of baseline 04.00 "
+    "and later), as=thumbnail|layer (what a file of 8 bits holds)."))]
+AbsentRows = Annotated[str, typer.Option(help=(
+    "Rows neither given nor wanted: joint (drawn too: samples don't depend on what is wanted), noise or drop (quicker)."))]
 
 
 def generate(
     out: Annotated[Path, typer.Option(help="Folder for <scene>/sample-000/...; nothing in it is ever deleted.")],
     model: Annotated[str, typer.Option(help="A bundled or released model, or a model folder (copgen models).")] = "nano",
-    input: Annotated[list[str] | None, typer.Option(metavar="PRODUCT=PATH[,key=value...]", help=(
-        "A layer to give, repeatable: a GeoTIFF, a folder of one file a band, or (model of thumbnails) a PNG, WebP or JPEG. Keys: "
-        "bands=B02:B03:..., unit=linear|dB (radar), codes=esri|index|worldcover (land cover), offset=1000 (Sentinel-2 of baseline 04.00 "
-        "and later), as=thumbnail|layer (what a file of 8 bits holds)."))] = None,
+    input: Inputs = None,
     archive: Annotated[Path | None, typer.Option(help="An archive in Major TOM's layout.")] = None,
     cell: Annotated[str | None, typer.Option(help="The cell to read from it, such as 618U_30L.")] = None,
     given: Annotated[str | None, typer.Option(help=f"What to read from the cell: {NAMES}.")] = None,
@@ -48,8 +51,7 @@ def generate(
     solver: Annotated[str, typer.Option(help="default (15 calls), or published: the authors' (50 calls).")] = "default",
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32: the backbone's weights. Decoding is always float32.")] = "auto",
     device: Device = "auto",
-    absent: Annotated[str, typer.Option(help=(
-        "Rows neither given nor wanted: joint (drawn too: samples don't depend on what is wanted), noise or drop (quicker)."))] = "joint",
+    absent: AbsentRows = "joint",
     posterior: Annotated[str, typer.Option(help="The given layers' latents: mean, or sample (a draw of each seed's own).")] = "mean",
     s1_unit: Annotated[str, typer.Option("--s1-unit", help="Unit of written radar: linear or dB.")] = "linear",
     pictures: Annotated[str, typer.Option(help="Thumbnails as png, webp (both lossless) or jpeg, beside GeoTIFFs.")] = "png",
@@ -65,25 +67,20 @@ def generate(
     again, what is refused is told in OUT/failed.jsonl, and a sample is the same whatever the engine and the number of workers.
 
     Example: copgen generate --input DEM=dem.tif --input LULC=lulc.tif,codes=index --date 2021-07-23 --want S2L2A,S1RTC --out out
-
     Example: copgen generate --model cop-gen-beta --input S1RTC=s1.webp --want DEM,S2L2A --samples 4 --out out
     """
     from copgen.job import Job
 
     job = Job(
         out=out, model=model, inputs=tuple(input or ()), archive=archive, cell=cell, given=given, constants=tuple(constant or ()),
-        patch=pair("--patch", patch, int), window=pair("--window", window, float), place=place, date=date,
-        offset=offset_in(offset), fill=fill, want=want,
-        samples=samples, seed=seed, steps=steps, solver=solver, precision=one_of("--precision", precision, "auto", "bf16", "fp32"),
-        device=one_of("--device", device, "auto", "cpu", "cuda"), absent=one_of("--absent", absent, "joint", "noise", "drop"),
-        posterior=one_of("--posterior", posterior, "mean", "sample"), s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"),
-        pictures=one_of("--pictures", pictures, "png", "webp", "jpeg"), max_memory=size("--max-memory", max_memory),
-        overwrite=overwrite, command=tuple(sys.argv[1:]))
-    if tiles and (cells is not None or cells_file is not None):
-        raise ValueError("--tiles divides what --input gives; of many cells take --patches all")
+        patch=pair("--patch", patch, int), window=pair("--window", window, float), place=place, date=date, offset=offset_in(offset),
+        fill=fill, want=want, samples=samples, seed=seed, steps=steps, solver=solver,
+        precision=one_of("--precision", precision, "auto", "bf16", "fp32"), device=one_of("--device", device, "auto", "cpu", "cuda"),
+        absent=one_of("--absent", absent, "joint", "noise", "drop"), posterior=one_of("--posterior", posterior, "mean", "sample"),
+        s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"), pictures=one_of("--pictures", pictures, "png", "webp", "jpeg"),
+        max_memory=size("--max-memory", max_memory), overwrite=overwrite, command=tuple(sys.argv[1:]))
     if cells is not None or cells_file is not None:
-        many(job, cells, cells_file, one_of("--patches", patches, "middle", "all"), one_of("--engine", engine, "local", "ray"), devices,
-             address)
+        many(job, tiles, cells, cells_file, (patches, engine, devices, address))
     else:
         one(job, tiles, (patches, engine, devices, address))
 
@@ -105,22 +102,26 @@ def one(job: Job, tiles: bool, for_many: tuple[str, str, int, str | None]) -> No
             bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
         results = run_tiles(job, progress=tick, say=say) if tiles else [run(job, progress=tick, say=say)]
-    for result in results:
-        print(f"samples: {result.folder}{'/sample-*' if job.samples > 1 else '/sample-000'}")
-        print(f"contact sheet: {result.sheet}")
+        made = [(result.folder, result.sheet) for result in results]
+    for folder, sheet in made:
+        print(f"samples: {folder}{'/sample-*' if job.samples > 1 else '/sample-000'}")
+        print(f"contact sheet: {sheet}")
 
 
-def many(job: Job, cells: str | None, cells_file: Path | None, patches: Literal["middle", "all"], engine: Engine, devices: int,
-         address: str | None) -> None:
+def many(job: Job, tiles: bool, cells: str | None, cells_file: Path | None, for_many: tuple[str, str, int, str | None]) -> None:
     """Squares of many cells."""
     from copgen.bulk.generate import Bulk, generate
     from copgen.majortom.splits import read_cells
 
+    if tiles:
+        raise ValueError("--tiles divides what --input gives; of many cells take --patches all")
     if cells is not None and cells_file is not None:
         raise ValueError("--cells and --cells-file: choose one of the two")
+    patches, engine, devices, address = for_many
+    which, how = one_of("--patches", patches, "middle", "all"), one_of("--engine", engine, "local", "ray")
     named = read_cells(cells_file) if cells_file else None if cells == "all" else listed(str(cells))
     with stages() as (tick, say):
-        report = generate(Bulk(job, named, patches, engine, devices, address), progress=partial(tick, "squares"), say=say)
+        report = generate(Bulk(job, named, which, how, devices, address), progress=partial(tick, "squares"), say=say)
     for text, count in report.warned.items():
         print(f"warning: {count} squares: {text}", file=sys.stderr)
     print(f"{report.squares} squares: {report.drawn} drawn, {report.kept} kept, {sum(report.refused.values())} refused "

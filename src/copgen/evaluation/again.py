@@ -32,8 +32,9 @@ class Kept:
             files.setdefault(path.stem, []).append(path)
         if not files:
             raise ValueError(f"{folder}: keeps no samples; evaluate with --keep and as many cases as shall be scored again")
-        rows = read_plan(folder)["generator"].get("rows", TABLE.names)
-        return cls(folder, read_plan(folder), table_with(rows).subset(rows), files)
+        plan = read_plan(folder)                 # of samples in files it does not say the rows
+        rows = plan["generator"].get("rows") or read_ensemble(next(iter(files.values()))[0]).observation.table.names
+        return cls(folder, plan, table_with(rows).subset(rows), files)
 
     def samples(self, case: Scene, given: Sequence[str], want: Sequence[str], seeds: Sequence[int]) -> list[Scene]:
         """Those samples of the case that were drawn from these given layers, of which some row is wanted."""

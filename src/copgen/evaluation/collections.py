@@ -1,7 +1,8 @@
 """What do two folders of pictures hold, or two files of vectors? Collections for `datasets`, whoever made them.
 
 Pictures are PNG, WebP or JPEG of any size. A name such as `618U_30L_3_v2.png` is the second sample of `618U_30L_3`, as the published code
-writes them, and pictures of one name in both folders are of one cell.
+writes them, and so is `618U_30L_3/sample-001/S2L2A_thumbnail.png`, as `copgen generate` does; pictures of one name in both folders are of
+one cell.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ from safetensors.numpy import load_file
 
 from copgen.evaluation.datasets import Collection, Line, only_vectors
 from copgen.evaluation.features import WHITE, Feature
+from copgen.evaluation.folders import SAMPLE
 from copgen.evaluation.stacks import Array
+from copgen.job import SHEET
+from copgen.modalities import TABLES
 from copgen.reading.pictures import is_picture, read_picture
+from copgen.writing import is_picture as is_picture_row
+from copgen.writing import picture_name
 
 SAMPLE_OF = re.compile(r"(\.png)?_v\d+$")        # what the published code adds to the name of what was given
 VECTORS = (".npy", ".safetensors")
 AT_ONCE = 16
+ROWS = frozenset(Path(picture_name(row)).stem for table in TABLES.values() for row in table.rows if is_picture_row(row))
 GIVEN = "vectors"                                # the name of a feature that came as a file
 
 
@@ -35,6 +42,8 @@ def lines_of_pair(real: Path, fake: Path, features: Sequence[Feature]) -> list[L
     if kinds[0] != kinds[1]:
         raise ValueError(f"--real {real}, --fake {fake}: two folders of pictures or two files of vectors ({', '.join(VECTORS)}) are needed")
     if kinds[0]:
+        if features:
+            raise ValueError(f"{real}: holds vectors, which are features already; leave out --features {features[0].name}")
         made = [{GIVEN: numbered(vectors_in(one))} for one in (real, fake)]
     else:
         by_name = only_vectors(features)
@@ -44,12 +53,14 @@ def lines_of_pair(real: Path, fake: Path, features: Sequence[Feature]) -> list[L
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """All pictures in a folder and below it, by their names; ValueError where there are none."""
+    """All pictures in a folder and below it, by their names, without contact sheets; ValueError for none, and for those of several rows."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder of pictures; name one, or a file of vectors ({', '.join(VECTORS)})")
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture(path))
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SHEET and is_picture(path))
     if not found:
         raise ValueError(f"{folder}: holds no pictures; PNG, WebP and JPEG are read")
+    if len(rows := sorted(ROWS & {part for path in found for part in (path.stem, path.parent.name)})) > 1:
+        raise ValueError(f"{folder}: holds pictures of {', '.join(rows)}, which are no one set; name a folder of one alone")
     return found
 
 
@@ -80,7 +91,9 @@ def shares(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
 
 
 def cells_of(paths: Sequence[Path]) -> tuple[str, ...]:
-    """What each picture is of: its name less the sample's number; its whole path where names say nothing, as in a folder a sample."""
+    """What each picture is of: its name less the sample's number, the folder around that of its sample, or else its whole path."""
+    if all(SAMPLE.fullmatch(path.parent.name) for path in paths):
+        return tuple(path.parent.parent.name for path in paths)
     names = [SAMPLE_OF.sub("", path.stem) for path in paths]
     return tuple(names) if len({path.stem for path in paths}) == len(paths) else tuple(map(str, paths))
 
@@ -95,9 +108,11 @@ def vectors_in(path: Path) -> Array:
             if len(arrays) != 1 and GIVEN not in arrays:
                 raise ValueError(f"holds {', '.join(arrays)}; one array is needed, or one called {GIVEN}")
             found = arrays.get(GIVEN, next(iter(arrays.values())))
-        if found.ndim != 2 or found.dtype.kind not in "fiu" or not np.isfinite(found).all():
+        if not isinstance(found, np.ndarray):
+            raise ValueError("holds several arrays; save one alone")
+        if found.ndim != 2 or not found.size or found.dtype.kind not in "fiu" or not np.isfinite(found).all():
             raise ValueError(f"holds {found.dtype} of shape {list(found.shape)}; finite numbers [n, d] are needed, a vector a line")
-    except (OSError, EOFError, ValueError, SafetensorError) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ValueError(f"{path}: no vectors could be read ({error})") from error
     return found.astype(np.float64)
 

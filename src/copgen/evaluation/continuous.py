@@ -22,12 +22,14 @@ PUBLISHED = "published "
 AT_ONCE = 16                                     # samples, which bounds the memory of what is compared in double precision
 Means = tuple[Array, Array]                      # of each sample, and over how many pixels or images
 Pair = tuple[NDArray, NDArray]                   # samples and truth
+Published = tuple[NDArray, Pair]                 # errors, and what is scaled by the truth's range
 
 
 def sample_rows(stack: Stack) -> Iterator[Row]:
     """The statistics of every sample against the observation, and the observation's own."""
     for part in stack.parts(AT_ONCE):
-        found = {**errors(part), **alike(part), **(published(part) if has_published(part.modality) else {}), **alone(part)}
+        published = of_published(part) if has_published(part.modality) else None
+        found = {**errors(part), **published_errors(part, published), **alike(part, published), **alone(part)}
         for statistic, (values, weights) in found.items():
             for seed, value, weight in zip(part.seeds, values, weights, strict=True):
                 yield from row(seed, stack.product, stack.band, statistic, value, weight)
@@ -48,20 +50,18 @@ def has_published(modality: Modality) -> bool:
     return not isinstance(modality.scale, EightBit)
 
 
-def published(stack: Stack) -> dict[str, Means]:
+def published_errors(stack: Stack, published: Published | None) -> dict[str, Means]:
     """In published units, and of images scaled by the truth's range."""
-    off, scaled = of_published(stack)
-    found = {
+    if published is None:
+        return {}
+    off, scaled = published
+    return {
         PUBLISHED + "absolute error": stack.means(np.abs(off)), PUBLISHED + "squared error": stack.means(np.square(off)),
         PUBLISHED + "scaled squared error": stack.means(np.square(scaled[0] - scaled[1])),
     }
-    there = whole_samples(stack)
-    if there and stack.samples.shape[-1] > REACH:
-        found[PUBLISHED + "ssim"] = spread_out(ssim(scaled[0][there], scaled[1]), there, len(stack.seeds))
-    return found
 
 
-def of_published(stack: Stack) -> tuple[NDArray, Pair]:
+def of_published(stack: Stack) -> Published:
     """In published units the errors [m, H, W], and samples and truth scaled by the truth's range."""
     samples, truth = (in_published(stack.modality, one) for one in (stack.samples, stack.truths[0]))
     if not stack.whole(len(stack.seeds)) and stack.known is not None:
@@ -80,9 +80,10 @@ def in_published(modality: Modality, values: NDArray) -> NDArray:
     return values
 
 
-def alike(stack: Stack) -> dict[str, Means]:
+def alike(stack: Stack, published: Published | None) -> dict[str, Means]:
     """SSIM and PSNR, one a whole image; none of images with holes."""
-    there = whole_samples(stack)
+    m = len(stack.seeds)
+    there = [k for k in range(m) if stack.whole(k) and stack.whole(m)]
     if not there:
         return {}
     span = LEVELS if isinstance(stack.modality.scale, EightBit) else RANGES.get(
@@ -91,13 +92,10 @@ def alike(stack: Stack) -> dict[str, Means]:
     found = {"psnr": psnr(samples, truth, span.width)}
     if stack.samples.shape[-1] > REACH:
         found["ssim"] = ssim(samples, truth, span.width)
-    return {name: spread_out(values, there, len(stack.seeds)) for name, values in found.items()}
-
-
-def whole_samples(stack: Stack) -> list[int]:
-    """The samples that have no hole, where the observation has none either."""
-    m = len(stack.seeds)
-    return [k for k in range(m) if stack.whole(k) and stack.whole(m)]
+        if published is not None:
+            scaled = published[1]
+            found[PUBLISHED + "ssim"] = ssim(scaled[0][there], scaled[1])
+    return {name: spread_out(values, there, m) for name, values in found.items()}
 
 
 def alone(stack: Stack) -> dict[str, Means]:

@@ -20,10 +20,11 @@ from copgen.evaluation.formats import Cell, Column, Number, Table
 from copgen.evaluation.kept import Ensemble, read_ensemble
 from copgen.evaluation.rows import distinct, read_plan
 from copgen.evaluation.stacks import Array, by_seed, seed_of
+from copgen.modalities import table_with
 from copgen.scores import sets
 from copgen.scores.frechet import frechet_distance, kernel_distance
 
-NEIGHBOURS = 3                                   # of the balls of precision and recall: the paper's, and torch-fidelity's
+NEIGHBOURS = 3                                   # of the balls of precision and recall: Kynkäänniemi et al.'s, and torch-fidelity's
 GROUPS = 20                                      # of cells, at most, that are left out in turn
 MOST_RANGED = 4000                               # vectors of both sets together of which ranges are made: every number takes GROUPS more
 PER_MILLE = 1000                                 # in which kernel distances are printed
@@ -31,7 +32,8 @@ FID, LESS_BIAS, KID, SHARES = "FID ↓", "FID less its bias ↓", "KID x 1000 �
 HEADINGS = (FID, LESS_BIAS, KID, *SHARES)
 NOTES = (
     "FID: the Fréchet distance between the features of all samples and of all truths, of whatever feature. It is the larger the fewer "
-    "there are, also for a perfect generator; less its bias: extrapolated by what it is without groups of cells.",
+    "there are, also for a perfect generator; less its bias: extrapolated by what it is without groups of cells, which needs more vectors "
+    "than coordinates.",
     "KID: the kernel distance, 0 on average for a perfect generator whatever the number; below 0 by chance.",
     "Precision: the share of samples near a truth; recall: the share of truths near a sample (improved precision and recall, "
     "arXiv 1904.06991); F-score: their harmonic mean. Recall grows with the number of samples, and falls where cells share their noise "
@@ -78,8 +80,13 @@ def measured(line: Line, k: int = NEIGHBOURS) -> dict[str, Number]:
         found[name] = ranged_number(interval.value, low, high)
         if name == FID:
             reach = interval.high - interval.value
-            found[LESS_BIAS] = ranged_number(less_bias, less_bias - reach, less_bias + reach)
+            found[LESS_BIAS] = Number(np.nan) if lacks_rank(line) else ranged_number(less_bias, less_bias - reach, less_bias + reach)
     return found
+
+
+def lacks_rank(line: Line) -> bool:
+    """Whether a covariance does: then the FID's bias is not in proportion to 1 / n, and most of it would be left."""
+    return min(len(line.real.vectors), len(line.fake.vectors)) <= line.real.vectors.shape[1]
 
 
 def ranged_number(value: float, low: float, high: float) -> Number:
@@ -122,10 +129,9 @@ def table_of(lines: Sequence[Line], k: int = NEIGHBOURS) -> Table:
 
 def warnings_of(lines: Sequence[Line]) -> list[str]:
     """What a reader must know of sets that are small."""
-    poor = sorted({f"{line.feature} ({line.real.vectors.shape[1]})" for line in lines
-                   if min(len(line.real.vectors), len(line.fake.vectors)) <= line.real.vectors.shape[1]})
+    poor = sorted({f"{line.feature} ({line.real.vectors.shape[1]})" for line in lines if lacks_rank(line)})
     return [f"Fewer vectors than coordinates of {', '.join(poor)}: the covariances lack rank, so that the FID compares with other sets of "
-            "the same size alone."] if poor else []
+            "the same size alone, and its bias is not known."] if poor else []
 
 
 def ranges_of(lines: Sequence[Line]) -> list[str]:
@@ -196,8 +202,12 @@ class Collector:
 
 
 def lines_of_runs(runs: Sequence[Path], features: Sequence[Feature], samples: int | None = None) -> list[Line]:
-    """The lines of evaluations whose samples were kept; ValueError for one that kept none, and for features that make no vectors."""
-    by_name = only_vectors(features)
+    """The lines of evaluations whose samples were kept.
+
+    Raises ValueError for one that kept none, for features that make no vectors, and for evaluations of different tables of modalities:
+    pictures and reflectances are not drawn alike, so that their distances are no measure of one another.
+    """
+    by_name, table = only_vectors(features), None
     lines: list[Line] = []
     names = distinct([str(read_plan(folder)["generator"].get("name", folder.name)) for folder in runs], runs)
     for folder, name in zip(runs, names, strict=True):
@@ -207,6 +217,9 @@ def lines_of_runs(runs: Sequence[Path], features: Sequence[Feature], samples: in
         collector = Collector(by_name, samples)
         for file in files:
             ensemble = read_ensemble(file)
+            whole = table_with(ensemble.observation.table.names)
+            if whole != (table := table or whole):
+                raise ValueError(f"{folder}: is of other modalities, {', '.join(whole.names)}, than {runs[0]}; look at each by itself")
             if ensemble.condition.swap is None:
                 collector.add(ensemble, name)
         lines += collector.lines()

@@ -134,7 +134,7 @@ class Drawn:
             raise ValueError(f"{self.folder / RECORD}: its samples lie on a square at {square.left:.2f}, {square.top:.2f} ({square.crs}), "
                              f"and case {case.name} lies at {mine.left:.2f}, {mine.top:.2f} ({mine.crs.to_string()}); draw them for the "
                              "case's own square")
-        known = table_of(case.table.names)
+        known = table_with(case.table.names)     # the model may have been given what the case's table lacks
         read, drawn = hashes_in(case.notes, known), hashes_in(self.note.sources if self.note else {}, known)
         if other := [name for name in read if drawn.get(name, read[name]) != read[name]]:
             raise ValueError(f"{self.folder / RECORD}: was given another {other[0].split()[0]} file than case {case.name} was read from; "

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from copgen.config import dump
 from copgen.engines import Engine
 from copgen.evaluation.cases import Cases, open_cases
 from copgen.evaluation.features import open_feature
-from copgen.evaluation.generators import Generator, open_generator
+from copgen.evaluation.generators import FILES, Generator, open_generator
 from copgen.evaluation.memory import Looked
 from copgen.evaluation.recipe import Recipe
 from copgen.evaluation.rows import PLAN, PLANNED, Part, read_plan
@@ -79,13 +78,27 @@ def planned(asked: Evaluation, generator: Generator, cases: Cases, looked: Looke
         raise ValueError(f"cases {asked.cases}: there are none; name some that are there")
     if wrong := next((name for name, count in Counter(names).items() if count > 1 or not NAME.fullmatch(name)), None):
         raise ValueError(f"cases {asked.cases}: the name {wrong!r} is there twice or can't be a file's; rename it")
-    plan = {"generator": generator.record(), "cases": cases.record(), "recipe": dump(asked.recipe),
+    drawn_by = generator.record()
+    check_noise(asked, drawn_by)
+    plan = {"generator": drawn_by, "cases": cases.record(), "recipe": asked.recipe.record(),
             "features": {one.name: one.record for one in map(open_feature, asked.features)}, "memory": looked and looked.record(),
             "names": names}
     assert set(plan) == set(PLANNED)
     found: dict[str, Any] = json.loads(json_bytes(plan))
     found["generator"].setdefault("name", asked.generator)
     return found
+
+
+def check_noise(asked: Evaluation, generator: Mapping[str, Any]) -> None:
+    """ValueError where samples that are there already would be asked for by seeds that they were not drawn with."""
+    on_disk = generator.get("source") in FILES
+    if not on_disk and "kept in" not in generator:
+        return
+    drawn_so = not on_disk and generator["kept in"].get("own_noise", False)
+    if drawn_so != asked.recipe.own_noise:
+        raise ValueError(f"generator {asked.generator}: its samples are there already, under the seeds that they were drawn with, and a "
+                         f"recipe with own_noise = {json.dumps(asked.recipe.own_noise)} asks for others; change it by --set "
+                         f"own_noise={json.dumps(drawn_so)}")
 
 
 def settle(folder: Path, plan: Mapping[str, Any]) -> None:

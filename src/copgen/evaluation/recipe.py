@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from copgen.config import load
+from copgen.config import dump, load
 from copgen.modalities import TABLE, TABLES, Table, table_with
 
 MOST_SEEDS = 2**31                               # rows keep a seed in 32 bits
@@ -206,6 +206,10 @@ class Recipe:
     def most(self) -> int:
         """The largest number of samples of a condition."""
         return max([self.samples, *(protocol.samples or 0 for protocol in self.protocols)])
+
+    def record(self) -> dict[str, Any]:
+        """As plans have it: without `own_noise` where it is off, as plans older than that are of the same evaluation."""
+        return {key: value for key, value in dump(self).items() if key != "own_noise" or value}
 
     def seeds_before(self, place: int) -> int:
         """How many seeds belong to the cases before this one in their order."""

@@ -116,6 +116,9 @@ def import_lmdb(source: Path, out: Path, table: Table, *, about: Path | None = N
     codecs: those that made the latents, to be checked when they are trained on. progress: of the samples, about how many
     there are. Raises ValueError for what is no such database, for values that are no arrays, and for a folder that holds other shards.
     """
+    if codecs and (missing := [row for row in table.images if row not in codecs.folders]):
+        raise ValueError(f"{source}: holds latents of {missing[0]}, of which these codecs are none; name the model, or the folder of the "
+                         "codecs, that made them")
     used = codecs.hashes() if codecs else {}
     plan = {"lmdb": source.absolute().name, "rows": list(table.names), "patch": table.patch, "about": sha256(about) if about else None,
             "codecs": used, "per_shard": per_shard}

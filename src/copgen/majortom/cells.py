@@ -147,15 +147,18 @@ def plan_in(cell: str, there: Mapping[str, Product], one: Input, table: Table) -
     `copgen.reading` does, and for a stored picture of another size where there are no bands either.
     """
     rows, stored = [table[name] for name in table.select(one.product)], one.path / STORED
-    drawn = rows[0].drawing is not None and not one.options and stored.is_file()
+    pictured = rows[0].drawing is not None and stored.is_file()
     try:
         layer = plan(one, table)
-    except ValueError:
-        if not drawn:
+    except ValueError as error:
+        if not pictured:
             raise
+        if one.options:
+            raise ValueError(f"{stored}: is drawn of digital numbers as they were, and there are no bands to take an offset off; leave the "
+                             f"offset out, or download the bands too") from error
         return placed(stored, rows, reference(cell, there, table), APART)        # no bands
     assert isinstance(layer, Found)              # the product's folder, or land cover's file: no picture
-    if drawn:
+    if pictured and not one.options:
         with suppress(ValueError):               # what is no picture of the bands is passed over
             return placed(stored, rows, layer.first, 0)
     return layer

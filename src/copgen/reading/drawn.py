@@ -34,6 +34,7 @@ Kept = dict[Any, "Image"]
 BLOCKS = 4                                       # along each side of an image whose pixels are made, at least
 ROOM = 120                                       # metres that an image may be larger than Major TOM's, whose edges were rounded
 HALF = 0.5                                       # the share of valid pixels in a pixel made of them that makes it valid
+MUCH_SMALLER = 0.5                               # from this share of a tile's area down, another stretch is worth a warning
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,18 @@ class Image:
     valid: Mask
     grid: Grid
 
+    @property
+    def square_metres(self) -> float:
+        """Of ground with data."""
+        return float(self.valid.sum() * abs(self.grid.transform.determinant))
+
 
 @dataclass(frozen=True)
 class Drawer:
-    """What it takes to draw one thumbnail of an input: the row, its files, their unit, who reads them, and the images drawn before."""
+    """What it takes to draw one thumbnail of an input: the row, its files, their unit, who reads them, and the images drawn before.
+
+    `warned` is added to.
+    """
 
     row: Modality
     found: Found
@@ -55,6 +64,7 @@ class Drawer:
     options: Mapping[str, str]
     read: Reader
     kept: Kept
+    warned: list[str]
 
     @property
     def resolution(self) -> int:
@@ -64,17 +74,27 @@ class Drawer:
         return resolution
 
     def thumbnail(self, square: Footprint) -> NDArray[np.uint8]:
-        """The square's part of its image, on the row's pixels."""
-        assert self.row.resolution is not None
+        """The square's part of its image, on the row's pixels; a warning where the colours depend on how little the image shows."""
+        assert self.row.resolution is not None and self.row.drawing is not None
+        image = self.image(square)
+        if self.row.drawing.stretches and image.square_metres < MUCH_SMALLER * TILE**2:
+            self.warned.append(
+                f"{self.found.first.path}: {self.row.name} is stretched over the {image.square_metres / 1e6:.3g} km2 that the file has "
+                f"around the square, and Major TOM's over {TILE**2 / 1e6:.3g} km2, so its brightness differs from what the model knows; "
+                f"give a layer of {TILE} x {TILE} m around the square")
+        return cut(image, square, self.row.resolution)
+
+    def image(self, square: Footprint) -> Image:
+        """The drawn image around a square, the same one for all squares of a file that is no larger."""
         rasters = [raster for raster, _ in self.found.files(self.row)]
         own = all(is_native(raster, self.resolution) and alike(raster, rasters[0]) for raster in rasters)
-        window = image_window(rasters[0], square, self.resolution) if own else None
-        if window is None:
-            return cut(self.drawn(*self.made_pixels(square)), square, self.row.resolution)
+        if not own:
+            return self.drawn(*self.made_pixels(square))
+        window = image_window(rasters[0], square, self.resolution)
         key = (self.row.name, rasters[0].path, window.col_off, window.row_off)
         if key not in self.kept:
             self.kept[key] = self.drawn(*self.own_pixels(window))
-        return cut(self.kept[key], square, self.row.resolution)
+        return self.kept[key]
 
     def drawn(self, layer: FloatArray, valid: Mask, grid: Grid) -> Image:
         assert self.row.drawing is not None

@@ -271,7 +271,7 @@ def read_layers(
         message for row in found.rows for piece in pieces[row.name] for message in size_warnings(piece, found.held(row), square)]
     kept = {} if kept is None else kept
     return {row.name: on_square(row, pieces[row.name], quantity, one.options, square) if found.held(row) is row else
-            Drawer(row, found, quantity, one.options, read, kept).thumbnail(square) for row in found.rows}
+            Drawer(row, found, quantity, one.options, read, kept, warned).thumbnail(square) for row in found.rows}
 
 
 def read_pieces(row: Modality, found: Found, square: Footprint, read: Reader = read_window) -> list[Piece]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from copgen.scores.sets import Array, pair_of_sets
+from copgen.scores.sets import Array, chunks, pair_of_sets
 
 DEGREE = 3                                       # of the kernel distance's polynomial
 
@@ -47,9 +47,10 @@ def kernel_distance(real: ArrayLike, fake: ArrayLike) -> float:
     if m < 2 or n < 2:
         return float("nan")
 
-    def within(one: Array) -> float:
-        own = ((one**2).sum(1) / d + 1) ** DEGREE
-        return float((((one @ one.T) / d + 1) ** DEGREE).sum() - own.sum())
+    def total(a: Array, b: Array) -> float:
+        return float(sum(((some @ b.T / d + 1) ** DEGREE).sum() for some in chunks(a)))
 
-    across = float((((x @ y.T) / d + 1) ** DEGREE).mean())
-    return within(x) / (m * (m - 1)) + within(y) / (n * (n - 1)) - 2 * across
+    def within(one: Array) -> float:
+        return total(one, one) - float((((one**2).sum(1) / d + 1) ** DEGREE).sum())
+
+    return within(x) / (m * (m - 1)) + within(y) / (n * (n - 1)) - 2 * total(x, y) / (m * n)

@@ -18,9 +18,10 @@ from copgen.scores.best import order_weights
 
 Array = NDArray[np.float64]
 NEIGHBOURS = 5                                   # of the balls of precision and recall
+ROUNDING = 1e-13                                 # of a squared distance by products, relative to the squared lengths
 NO_WIDTH = 1e-8                                  # a range below this has no inside; the stochastic benchmark's
 LARGE = 1 << 26                                  # differences of coordinates that are formed one by one
-AT_ONCE = 4096                                   # vectors whose distances to all others are in memory together
+AT_ONCE = 1024                                   # vectors whose distances to all others are in memory together
 MOST_PAIRS = 500                                 # and of images whose distance is looked at
 
 
@@ -192,13 +193,15 @@ def chance_of_nearest(total: int, drawn: int) -> Array:
 def distances(a: Array, b: Array) -> Array:
     """Euclidean distances [m, n] between vectors [m, d] and [n, d].
 
-    By differences, so that equal vectors are at 0 exactly; of large sets by products, which is a hundred times as fast and right to
-    a hundred-millionth of the vectors' own length.
+    By differences, so that equal vectors are at 0 exactly; of large sets by products, which is a hundred times as fast: what is below
+    a millionth of the vectors' own length is 0 then, so that equal ones, as of flat pictures, are in each other's balls here, too.
     """
     if a.size * len(b) > LARGE:
         centre = b.mean(0)
         x, y = a - centre, b - centre
-        return np.sqrt(np.maximum((x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * (x @ y.T), 0))
+        lengths = (x**2).sum(1)[:, None] + (y**2).sum(1)
+        squared = lengths - 2 * (x @ y.T)
+        return np.sqrt(np.where(squared <= ROUNDING * lengths, 0, squared))
     return np.stack([np.sqrt(((b - one) ** 2).sum(-1)) for one in a]) if len(a) else np.zeros((0, len(b)))
 
 

@@ -33,6 +33,8 @@ class Geometry:
     def __post_init__(self) -> None:
         if self.of not in TABLES:
             raise ValueError(f"of = {self.of!r}: no table is called that; there are {', '.join(TABLES)}")
+        if wrong := next((size for size in SIZES if getattr(self, size) < 0), None):
+            raise ValueError(f"{wrong} = {getattr(self, wrong)}: is above 0, or left out for the table's own")
         for size in SIZES:                       # settled here, so that a run's record says them all
             object.__setattr__(self, size, getattr(self, size) or getattr(TABLES[self.of], size))
 
