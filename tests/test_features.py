@@ -109,9 +109,9 @@ def test_files_that_are_not_there_or_hold_code_are_refused(tmp_path):
         open_feature(f"resnet50:{tmp_path / 'torn.safetensors'}")
 
 
-@pytest.mark.parametrize("text", ["inception:x.pth", "resnet50", "lpips", "lpips:a,b,c", "thumbnails:x", ""])
+@pytest.mark.parametrize("text", ["vgg16:x.pth", "inception", "resnet50", "lpips", "lpips:a,b,c", "thumbnails:x", ""])
 def test_only_what_there_is_can_be_asked_for(text):
-    with pytest.raises(ValueError, match=r"there are thumbnails, resnet50:FILE and lpips:FILE"):
+    with pytest.raises(ValueError, match=r"there are thumbnails, inception:FILE, inception-tf:FILE, resnet50:FILE and lpips:FILE"):
         open_feature(text)
 
 
