@@ -154,6 +154,8 @@ def test_folders_of_pictures_and_files_of_vectors_say_what_kept_samples_say(tmp_
     ("v.npy", "several.npy", r"several.npy: no vectors could be read \(holds several arrays"),
     ("v.npy", "none.npy", r"none.npy: no vectors could be read \(holds float64 of shape \[0, 3\]"),
     ("v.npy", "objects.npy", "objects.npy: no vectors could be read"),
+    ("v.npy", "claims.npy", r"claims.npy: no vectors could be read \(mmap length is greater than file size"),
+    ("v.npy", "beyond.npy", "beyond.npy: no vectors could be read"),
     ("v.npy", "wide.npy", "vectors of 3 and of 4 coordinates"),
 ])
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, real: str, fake: str, says: str) -> None:
@@ -165,6 +167,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, real: str, fake: str
     with (tmp_path / "several.npy").open("wb") as file:
         np.savez(file, a=np.zeros((4, 3)))
     np.save(tmp_path / "line.npy", np.zeros(3))
+    for name, many in (("claims", 10**9), ("beyond", 10**20)):         # terabytes by their headers, and nothing in them
+        with (tmp_path / f"{name}.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (many, 2048)})
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match=says):

@@ -8,8 +8,10 @@ one cell.
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,19 +104,21 @@ def vectors_in(path: Path) -> Array:
     """Vectors [n, d] of a .npy or .safetensors; ValueError for what is damaged, is no such array or holds what is no number."""
     try:
         if path.suffix.lower() == ".npy":
-            found = np.load(path, allow_pickle=False)
+            if zipfile.is_zipfile(path):         # an .npz under another name
+                raise ValueError("holds several arrays; save one alone")
+            # mapped, so that a header can't claim more than the file holds; there are no pickles in what can be mapped
+            found: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
         else:
             arrays = load_file(path)
             if len(arrays) != 1 and GIVEN not in arrays:
                 raise ValueError(f"holds {', '.join(arrays)}; one array is needed, or one called {GIVEN}")
             found = arrays.get(GIVEN, next(iter(arrays.values())))
-        if not isinstance(found, np.ndarray):
-            raise ValueError("holds several arrays; save one alone")
         if found.ndim != 2 or not found.size or found.dtype.kind not in "fiu" or not np.isfinite(found).all():
             raise ValueError(f"holds {found.dtype} of shape {list(found.shape)}; finite numbers [n, d] are needed, a vector a line")
-    except (OSError, EOFError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise ValueError(f"{path}: no vectors could be read ({error})") from error
-    return found.astype(np.float64)
+    except (OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, SafetensorError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{path}: no vectors could be read ({reason}); save one array [n, d] with numpy.save") from error
+    return np.array(found, np.float64)
 
 
 def numbered(vectors: Array) -> Collection:

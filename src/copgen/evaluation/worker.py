@@ -42,6 +42,7 @@ class Evaluator:
         self.generator = asked.tools.generator(asked.generator, device=asked.device)
         self.cases = asked.tools.cases(asked.cases, self.generator.table)
         self.names = list(self.cases.names())
+        self.place = {name: k for k, name in enumerate(self.names)}
         self.observation = lru_cache(maxsize=4)(self.cases.observation)            # conditions of a case come one after another
         self.device = pick_device(asked.device)
         self.features = {one.name: one for one in (open_feature(text, str(self.device)) for text in asked.features)}
@@ -65,7 +66,7 @@ class Evaluator:
                 return Outcome(refused=str(error), warnings=texts(warned, task))
         if task.kept:                            # first, as a part that is there is finished
             write_ensemble(part.ensemble, found)
-        before = self.asked.recipe.seeds_before(self.names.index(task.cell))
+        before = self.asked.recipe.seeds_before(self.place[task.cell])
         condition = replace(found.condition, first_seed=found.condition.first_seed - before)
         write_part(part, condition, [row if row.seed is None else row._replace(seed=row.seed - before) for row in rows],
                    place_of(found.observation))
@@ -75,7 +76,7 @@ class Evaluator:
         """Draw what a task asks for; NotHere where it does not apply to its case."""
         question, case = self.questions[task.number], self.observation(task.cell)
         condition = question.condition(self.generator.table, tuple(case.layers))
-        before = self.asked.recipe.seeds_before(self.names.index(task.cell))
+        before = self.asked.recipe.seeds_before(self.place[task.cell])
         condition = replace(condition, first_seed=condition.first_seed + before)
         other = self.exchanged(case, question, condition.swap) if condition.swap else None
         found = Ensemble(condition, case, self.cases.others(task.cell, condition.given, self.asked.recipe.truths),
@@ -102,7 +103,7 @@ class Evaluator:
         if said is not None:
             layer = np.array(said) if product == "place" else np.array([said], "datetime64[D]")
             return with_others(case, product, {product: layer})
-        start = self.names.index(case.name)
+        start = self.place[case.name]
         for name in (self.names[(start + k) % len(self.names)] for k in range(1, len(self.names))):
             other = self.observation(name)
             if all(row in other for row in rows) and any(not np.array_equal(case[row], other[row]) for row in rows):
