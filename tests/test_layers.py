@@ -8,10 +8,11 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "copgen"
 PACKAGES = ("copgen", "copgen.reading")          # from which modules are imported by name
 LAYERS = [
-    {"scaling", "thumbnails", "diffusion", "config", "files", "engines", "sun"},
-    {"modalities", "geoparquet"},
+    {"quality"},
+    {"scaling", "thumbnails", "diffusion", "config", "files", "engines", "sun", "memory"},
+    {"modalities", "geoparquet", "inference"},
     {"scene", "codec", "backbone", "shards", "scores"},
-    {"store", "published", "model", "synthetic", "reading", "majortom", "writing", "pictures", "drawing", "sheet"},
+    {"store", "codecs", "published", "model", "call", "synthetic", "reading", "majortom", "writing", "pictures", "drawing", "sheet"},
     {"training", "job", "download", "loop"},
     {"bulk"},
     {"latents"},
@@ -24,7 +25,8 @@ LAYERS = [
 ]
 ARROWS = {                                       # within a layer, and one upwards: Scene.save
     ("scene", "writing"),
-    ("published", "store"), ("model", "store"), ("model", "published"), ("majortom", "reading"), ("pictures", "drawing"),
+    ("published", "store"), ("codecs", "store"), ("model", "codecs"), ("model", "store"), ("model", "published"), ("model", "call"),
+    ("majortom", "reading"), ("pictures", "drawing"),
     ("sheet", "pictures"), ("sheet", "drawing"), ("synthetic", "majortom"), ("synthetic", "writing"),
 }
 READING = [                                      # inside a package, strictly: no arrows

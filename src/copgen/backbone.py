@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from copgen.diffusion import SCHEDULE, Schedule, schedule_to
+from copgen.inference.kernels import add_norm, attention
+from copgen.inference.linear import two_layers
 from copgen.modalities import Table
 
 
@@ -75,7 +77,7 @@ class UViT(nn.Module):
         self.apply(initialise)
         for name in names:
             nn.init.trunc_normal_(self.position[name], std=0.02)
-            if config.positions == "ground" and table[name].is_image:
+            if config.positions == "ground" and table[name].is_image and not self.position[name].is_meta:
                 with torch.no_grad():
                     self.position[name][1:] += ground_positions(table, name, width)
 
@@ -101,17 +103,18 @@ class UViT(nn.Module):
         clock = time_embedding(time, self.config.width).to(patches.dtype)[:, None]
         return torch.cat([clock, patches], dim=1) + self.position[name]
 
-    def trunk(self, x: Tensor) -> Tensor:
+    def trunk(self, x: Tensor, wanted: int | None = None) -> Tensor:
+        """Tokens [B, N, D] through all blocks; of the last one only the first `wanted` tokens leave, which is less to do."""
         skips: list[Tensor] = []
         for block in self.in_blocks:
             x = self._run(block, x)
             skips.append(x)
         x = self._run(self.mid_block, x)
-        for block in self.out_blocks:
-            x = self._run(block, x, skips.pop())
-        return self.norm(x)
+        for number, block in enumerate(self.out_blocks, 1):
+            x = self._run(block, x, skips.pop(), *([wanted] if wanted and number == len(self.out_blocks) else []))
+        return add_norm(self.norm, x)
 
-    def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+    def _run(self, block: nn.Module, *inputs: Tensor | int) -> Tensor:
         if self.activation_checkpointing and self.training:
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
@@ -244,11 +247,11 @@ class Block(nn.Module):
         self.mlp = MLP(width, 4 * width)
         self.norm3 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor | None = None, wanted: int | None = None) -> Tensor:
         if self.skip_linear is not None and self.norm1 is not None and skip is not None:
-            x = self.norm1(self.skip_linear(torch.cat([x, skip], dim=-1)))
-        x = self.norm2(x + self.attn(x))
-        return self.norm3(x + self.mlp(x))
+            x = add_norm(self.norm1, self.skip_linear(torch.cat([x, skip], dim=-1)))
+        x = add_norm(self.norm2, x[:, :wanted].contiguous(), self.attn(x, wanted))
+        return add_norm(self.norm3, x, self.mlp(x))
 
 
 class Attention(nn.Module):
@@ -258,18 +261,19 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, wanted: int | None = None) -> Tensor:
         batch, length, width = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        return self.proj(attend(q, k, v).transpose(1, 2).reshape(batch, length, width))
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).unbind(2)
+        return self.proj(attend(q[:, :wanted], k, v).reshape(batch, -1, width))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention over [B, heads, length, head width]."""
+    """Softmax attention over [B, length, heads, head width]."""
     if q.device.type != "cpu" or not torch.is_grad_enabled():
-        return F.scaled_dot_product_attention(q, k, v)
+        return attention(q, k, v)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     with torch.autocast("cpu", enabled=False):   # on a CPU the fused kernel's backward takes longer than all the rest of a step
-        return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1) @ v
+        return (torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1) @ v).transpose(1, 2)
 
 
 class MLP(nn.Module):
@@ -279,7 +283,7 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return two_layers(self.fc1, self.fc2, x)
 
 
 def time_embedding(time: Tensor, width: int) -> Tensor:

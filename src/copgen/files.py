@@ -15,6 +15,11 @@ from typing import Any
 import numpy as np
 
 
+def cache_folder() -> Path:
+    """Where converted models and compiled kernels are kept: COPGEN_CACHE, else ~/.cache/copgen."""
+    return Path(os.environ.get("COPGEN_CACHE") or Path.home() / ".cache" / "copgen")
+
+
 def sha256(path: Path) -> str:
     """The hash of a file, as hexadecimal digits."""
     with path.open("rb") as file:

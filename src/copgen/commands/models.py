@@ -61,12 +61,13 @@ def models() -> None:
     from safetensors import SafetensorError
 
     from copgen import published
+    from copgen.files import cache_folder
     from copgen.model import CopGen, bundled
 
     grid = RichTable(title_justify="left")
     for heading in ("model", "where", "backbone", "codecs", "modalities", "licence"):
         grid.add_column(heading, overflow="fold")
-    local = {folder.parent.name: folder.parent for folder in sorted(published.cache_folder().glob("*/copgen.json"))}
+    local = {folder.parent.name: folder.parent for folder in sorted(cache_folder().glob("*/copgen.json"))}
     for where, found in (("bundled", bundled()), ("local", local)):
         for name, folder in found.items():
             try:

@@ -5,11 +5,11 @@ model folder of files, `hub` fetches those. Facts are those of the published fil
 """
 
 from copgen.published.conversion import convert, read_weights
-from copgen.published.hub import cache_folder, fetch
+from copgen.published.hub import fetch
 from copgen.published.networks import backbone, codec, place_as_published
 from copgen.published.released import KEYS, LICENCE, MODELS, ORDER, VAE_FOLDERS, network_order
 
 __all__ = [
-    "KEYS", "LICENCE", "MODELS", "ORDER", "VAE_FOLDERS", "backbone", "cache_folder", "codec", "convert", "fetch", "network_order",
+    "KEYS", "LICENCE", "MODELS", "ORDER", "VAE_FOLDERS", "backbone", "codec", "convert", "fetch", "network_order",
     "place_as_published", "read_weights",
 ]

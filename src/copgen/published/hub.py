@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path, PurePosixPath
 
+from copgen.files import cache_folder
 from copgen.published.conversion import convert
 from copgen.published.released import MODELS, Released
 
 PATIENCE = 10                                    # seconds to wait for the hub's first answer
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: COPGEN_CACHE, else ~/.cache/copgen."""
-    return Path(os.environ.get("COPGEN_CACHE") or Path.home() / ".cache" / "copgen")
 
 
 def fetch(name: str, *, endpoint: str | None = None) -> Path:

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from copgen.inference.memory import keep_memory
 from copgen.shards import Numbers
-from copgen.training.launch import Precision, keep_memory, numbers_of
+from copgen.training.launch import Precision, numbers_of
 
 Reader = Callable[[Numbers, torch.Generator], Any]
 AHEAD = 2                                        # forward passes that each process reads ahead
@@ -114,6 +115,6 @@ def unchanged(found: Any) -> Any:
 
 def settled(worker: int) -> None:
     """A reader ends when its training does, and not before: a signal to a whole group of processes is the training's to answer."""
-    keep_memory()
+    keep_memory(large_too=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

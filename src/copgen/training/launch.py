@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import torch
 from torch.distributed import is_torchelastic_launched
 
+from copgen.inference.memory import keep_memory
 from copgen.training.sharding import shared_out
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Devices:
                         num_nodes=self.nodes, strategy=self._strategy(), precision=FABRIC_NAMES[precision])
         fabric.launch()
         if fabric.device.type == "cpu":
-            keep_memory()
+            keep_memory(large_too=True)
         return fabric
 
     def _strategy(self) -> Any:
@@ -80,19 +80,6 @@ def is_first_process() -> bool:
         if any(name in os.environ for name in names):
             return all(int(os.environ.get(name, "0")) == 0 for name in names)
     return True
-
-
-def keep_memory() -> bool:
-    """Let glibc keep freed memory: else each large tensor costs a page fault every 4 kB, about a fifth of a step's time on a CPU.
-
-    Returns whether that took effect; elsewhere than on Linux with glibc it does not.
-    """
-    no_mappings, trim_threshold = -4, -1         # M_MMAP_MAX and M_TRIM_THRESHOLD of glibc's malloc.h
-    try:
-        libc = ctypes.CDLL(None)
-        return bool(libc.mallopt(no_mappings, 0) and libc.mallopt(trim_threshold, 2**31 - 1))
-    except (OSError, AttributeError, TypeError):
-        return False
 
 
 @contextmanager
