@@ -11,7 +11,7 @@ import torch
 from conftest import TINY, tiny_backbone
 from torch import Tensor
 
-from copgen.backbone import BackboneConfig, UViT, ground_positions, noise_of, time_embedding
+from copgen.backbone import BackboneConfig, UViT, ground_positions, noise_of, patches_of, time_embedding
 from copgen.diffusion import SCHEDULE, schedule_to
 from copgen.modalities import Modality, Table
 from copgen.scaling import Linear
@@ -207,3 +207,13 @@ def test_a_velocity_backbone_gives_noise_in_float32_whatever_its_weights() -> No
     assert not out["dem"].any()
     assert out["lulc"].dtype == torch.float32
     assert (out["lulc"] - SCHEDULE.alpha_sigma(1000.0)[1] * latents["lulc"]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("channels", "patch", "side"), [(16, 4, 24), (16, 4, 28), (8, 2, 12), (3, 1, 1)])
+def test_patches_are_a_convolution_also_where_bf16_convolutions_are_wrong(channels, patch, side):
+    torch.manual_seed(0)
+    embed, latent = torch.nn.Conv2d(channels, 64, patch, patch).bfloat16(), torch.randn(2, channels, side, side).bfloat16()
+    exact = embed.double()(latent.double()).flatten(2).transpose(1, 2)
+    found = patches_of(embed.bfloat16(), latent)
+    assert torch.allclose(patches_of(embed.double(), latent.double()), exact)
+    assert float((found - exact).square().mean() / exact.square().mean()) < 2**-16           # bf16's rounding is 2^-9 of a number

@@ -99,22 +99,25 @@ class UViT(nn.Module):
 
     def tokens(self, name: str, latent: Tensor, time: Tensor) -> Tensor:
         """One row's tokens [B, 1 + tokens, D]: its time, then its patches, each with its position."""
-        patches = self.embed[name](latent.to(self.dtype)).flatten(2).transpose(1, 2)
+        patches = patches_of(self.embed[name], latent.to(self.dtype))
         clock = time_embedding(time, self.config.width).to(patches.dtype)[:, None]
         return torch.cat([clock, patches], dim=1) + self.position[name]
 
-    def trunk(self, x: Tensor, wanted: int | None = None) -> Tensor:
-        """Tokens [B, N, D] through all blocks; of the last one only the first `wanted` tokens leave, which is less to do."""
+    def trunk(self, x: Tensor, wanted: int | None = None, kept: Kept | None = None) -> Tensor:
+        """Tokens [B, N, D] through all blocks; of the last one only the first `wanted` tokens leave, which is less to do.
+
+        kept: what a call with more tokens kept, these being its first; or of a call with as many or none, where this one keeps its own.
+        """
         skips: list[Tensor] = []
         for block in self.in_blocks:
-            x = self._run(block, x)
+            x = self._run(block, x, None, None, kept)
             skips.append(x)
-        x = self._run(self.mid_block, x)
+        x = self._run(self.mid_block, x, None, None, kept)
         for number, block in enumerate(self.out_blocks, 1):
-            x = self._run(block, x, skips.pop(), *([wanted] if wanted and number == len(self.out_blocks) else []))
+            x = self._run(block, x, skips.pop(), wanted if number == len(self.out_blocks) else None, kept)
         return add_norm(self.norm, x)
 
-    def _run(self, block: nn.Module, *inputs: Tensor | int) -> Tensor:
+    def _run(self, block: nn.Module, *inputs: Tensor | int | Kept | None) -> Tensor:
         if self.activation_checkpointing and self.training:
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
@@ -247,10 +250,10 @@ class Block(nn.Module):
         self.mlp = MLP(width, 4 * width)
         self.norm3 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, skip: Tensor | None = None, wanted: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor | None = None, wanted: int | None = None, kept: Kept | None = None) -> Tensor:
         if self.skip_linear is not None and self.norm1 is not None and skip is not None:
             x = add_norm(self.norm1, self.skip_linear(torch.cat([x, skip], dim=-1)))
-        x = add_norm(self.norm2, x[:, :wanted].contiguous(), self.attn(x, wanted))
+        x = add_norm(self.norm2, x[:, :wanted].contiguous(), self.attn(x, wanted, kept))
         return add_norm(self.norm3, x, self.mlp(x))
 
 
@@ -261,10 +264,23 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, wanted: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, wanted: int | None = None, kept: Kept | None = None) -> Tensor:
         batch, length, width = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).unbind(2)
-        return self.proj(attend(q[:, :wanted], k, v).reshape(batch, -1, width))
+        qkv = self.qkv(x) if kept is None else self.among(self.qkv(x), kept)
+        q, k, v = qkv.view(batch, -1, 3, self.heads, width // self.heads).unbind(2)
+        return self.proj(attend(q[:, : wanted or length], k, v).reshape(batch, -1, width))
+
+    def among(self, qkv: Tensor, kept: Kept) -> Tensor:
+        """These tokens' queries, keys and values in front of those of the rest that were kept, or kept themselves where they are all."""
+        whole = kept.get(self)
+        if whole is None or whole.shape[1] <= qkv.shape[1]:
+            kept[self] = qkv
+            return qkv
+        whole[:, : qkv.shape[1]] = qkv
+        return whole
+
+
+Kept = dict[Attention, Tensor]                   # queries, keys and values [B, N, 3 D] of every block
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -298,6 +314,17 @@ def noise_of(velocity: Tensor, latent: Tensor, time: Tensor, schedule: Schedule 
     """The noise in x_t from its velocity: eps = sigma x_t + alpha v; float32."""
     alpha, sigma = (value.view(-1, *[1] * (latent.ndim - 1)) for value in schedule.alpha_sigma_of(time))
     return sigma * latent.float() + alpha * velocity.float()
+
+
+def patches_of(embed: nn.Module, latent: Tensor) -> Tensor:
+    """A convolution whose patches do not overlap, [B, C, h, w] -> [B, patches, D], as the matrix product that it is.
+
+    In bf16 on processors with AMX, oneDNN 3.12 (torch 2.13) returns nonsense for some of these convolutions: 4 x 4 of 16 channels is one.
+    """
+    weight = embed.weight
+    assert isinstance(weight, Tensor)
+    folded = F.pixel_unshuffle(latent, weight.shape[-1]).flatten(2).transpose(1, 2)          # [B, patches, C * p * p]
+    return F.linear(folded, weight.flatten(1), embed.bias)           # type: ignore[arg-type]
 
 
 def patch_embedding(table: Table, name: str, width: int) -> nn.Conv2d:
