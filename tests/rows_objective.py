@@ -1,7 +1,7 @@
 """A small objective for runs in several processes, which start as scripts: `python rows_objective.py FOLDER CASE...`.
 
 A case is NAME:DEVICES:STRATEGY:PRECISION:STOP[:ACCIDENT]; its run's folder is FOLDER/NAME, and one that is there is gone on with. The
-environment's READERS is the number of processes that read ahead for each.
+environment's READERS is the number of processes that read ahead for each, and PATIENCE the seconds that they wait for each other.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,8 @@ class Rows(Objective):
             raise ValueError("shard-00003.safetensors: is damaged or gone")
         if step == 7 and last and self.accident == "term":
             os.kill(os.getpid(), signal.SIGTERM)
+        if step == 7 and last and self.accident == "stall":
+            time.sleep(3 * patience())
         x = torch.randn(len(numbers), 4, generator=generator, dtype=torch.float64).to(self.head.weight.dtype)
         row = int(numbers[0]) % 4
         h = self.embed[str(row)](x)
@@ -55,25 +59,32 @@ def how(precision: str) -> Optimisation:
     return Optimisation(steps=STEPS, batch=12, micro_batch=3, learning_rate=1e-2, warm_up=3, clip=1.0, ema=0.9, precision=precision)
 
 
+def patience() -> float:
+    return float(os.environ.get("PATIENCE", "1800"))
+
+
 def run(folder: Path, case: str) -> dict[str, Tensor]:
     name, count, strategy, precision, stop, *accident = case.split(":")
-    return train({"rows": Player(Rows(*accident))}, 50, how(precision), folder / name, devices=Devices(int(count), 1, strategy, "cpu"),
-                 workers=int(os.environ.get("READERS", "0")), resume=True, save_every=5, log_every=4, stop=int(stop))
+    devices, readers = Devices(int(count), 1, strategy, "cpu", patience()), int(os.environ.get("READERS", "0"))
+    return train({"rows": Player(Rows(*accident))}, 50, how(precision), folder / name, devices=devices, workers=readers, resume=True,
+                 save_every=5, log_every=4, stop=int(stop))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    is_first = True
+    code = 0
     for case in sys.argv[2:]:
         try:
             run(Path(sys.argv[1]), case)
         except SystemExit:                       # not the first process: it goes on with the next case
-            is_first = False
+            continue
         except Paused as pause:
             print(pause, file=sys.stderr)
-            sys.exit(pause.code)
+            code = pause.code
         except ValueError as error:
+            traceback.print_exc()                # where this process was, should it have waited in vain
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
-    if not is_first:
-        leave(0)                                 # as the commands do
+            code = 2
+        if code:
+            break
+    leave(code)                                  # as the commands do

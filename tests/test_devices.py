@@ -10,10 +10,14 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import rows_objective
 import torch
@@ -21,24 +25,48 @@ from conftest import last_checkpoint
 from rows_objective import Rows, how
 
 from copgen.training.launch import Devices, is_first_process
-from copgen.training.loop import Player, train
+from copgen.training.loop import Player, peers, train
 
 SCRIPT = str(Path(rows_objective.__file__))
 CLOSE = {"fp64": 1e-6, "fp32": 1e-5}             # goal: 1e-6 in float64; found: 2e-16 and 6e-8
 
 
+STALLED = ("stood still", "has not answered", "Timeout (")
+
+
 def started(command: list[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """A command whose processes give each other up after 150 s and, with their stacks, themselves after 300 s without a step."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     alone = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "LOCAL_RANK", "NODE_RANK", "RANK", "WORLD"))}
-    return subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True,
-                            env={**alone, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **(environment or {})})
+    return subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True, start_new_session=True,
+                            env={**alone, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PATIENCE": "150",
+                                 **(environment or {})})
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, said = process.communicate(timeout=600)
-    return process.returncode, said
+    """Its exit status and what it said; should it stand still all the same, which processes were left of it."""
+    left = ""
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            said = process.communicate(timeout=600)[1]
+            return process.returncode, said
+        left = "".join(f"\n{one.pid} {one.status()} {one.cpu_times()}" for one in family(process.pid))
+    finally:
+        for one in family(process.pid):
+            one.kill()
+    return 124, f"stood still; what is left of it:{left}\n{process.communicate()[1]}"
+
+
+def family(session: int) -> list[psutil.Process]:
+    """The living processes of a session and those below them, whether or not its first one is still there."""
+    found = []
+    for one in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if one.status() != psutil.STATUS_ZOMBIE and any(os.getsid(each.pid) == session for each in (one, *one.parents())):
+                found.append(one)
+    return found
 
 
 def furthest(one: Path, other: Path) -> float:
@@ -71,8 +99,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows_objective.run(folder, "one-seldom:1:auto:fp64:12:seldom")
     rows_objective.run(folder, "grows:1:auto:fp64:7")
     cases = [f"{strategy}-{precision}:2:{strategy}:{precision}:12" for strategy in ("ddp", "fsdp") for precision in ("fp64", "fp32")]
-    code, said = ended(started([SCRIPT, str(folder), *cases, "ddp-seldom:2:ddp:fp64:12:seldom", "grows:2:fsdp:fp64:12",
-                              "shrinks:2:fsdp:fp64:7"]))
+    of_two = [*cases, "ddp-seldom:2:ddp:fp64:12:seldom", "grows:2:fsdp:fp64:12", "shrinks:2:fsdp:fp64:7"]
+    code, said = ended(started([SCRIPT, str(folder), *of_two]))
+    if any(word in said for word in STALLED):    # seen once in some hundred runs, cause unknown: the stacks are told, the runs go on
+        warnings.warn(f"two processes stood still and were started again: {said}", stacklevel=1)
+        code, said = ended(started([SCRIPT, str(folder), *of_two]))
     assert code == 0, said
     rows_objective.run(folder, "shrinks:1:auto:fp64:12")
     return folder
@@ -144,6 +175,28 @@ def test_the_first_process_is_known_before_fabric_is_there(environment: dict[str
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert is_first_process() == first
+
+
+@pytest.mark.long
+def test_a_process_that_stands_still_is_given_up(tmp_path: Path) -> None:
+    """Nobody waits for ever: the others say so, and the one that stands still ends after twice the time, saying where it was."""
+    code, said = ended(started([SCRIPT, str(tmp_path), "slow:2:ddp:fp32:12:stall"], {"PATIENCE": "20"}))
+    assert code != 0
+    assert "another process of this training has not answered for 20 s, so this one ends" in said
+    assert "Timeout (0:00:40)!" in said and "in forward" in said
+    assert last_checkpoint(tmp_path / "slow")["step"] == 5
+
+
+@pytest.mark.parametrize("said, sentence", [
+    ("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 5000ms for recv operation to complete", "has not answered for 5 s"),
+    ("Application timeout caused pair closure", "has not answered for 5 s"),
+    ("[gloo/transport/tcp/pair.cc:537] Connection closed by peer [127.0.0.1]:4711", "has ended")])
+def test_waiting_in_vain_is_told_from_what_gloo_says(said: str, sentence: str) -> None:
+    fabric = SimpleNamespace(world_size=2)
+    with pytest.raises(ValueError, match=f"another process of this training {sentence}, so this one ends"), peers(fabric, 5):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="something else"), peers(fabric, 5):
+        raise RuntimeError("something else")
 
 
 @pytest.mark.long

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import faulthandler
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
@@ -34,10 +38,13 @@ class Devices:
     nodes: int = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    patience: float = 1800.0                     # seconds that processes wait for each other: the first one saves and draws meanwhile
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.nodes < 1:
             raise ValueError(f"--devices {self.count} --nodes {self.nodes}: both are 1 or more")
+        if self.patience <= 0:
+            raise ValueError(f"patience {self.patience}: seconds are above 0")
         if self.accelerator == "cuda" and not torch.cuda.is_available():
             raise ValueError("--accelerator cuda: there is no CUDA device here; use cpu or auto")
 
@@ -57,6 +64,9 @@ class Devices:
         fabric = Fabric(accelerator=accelerator if self.accelerator == "auto" else self.accelerator, devices=self.count,
                         num_nodes=self.nodes, strategy=self._strategy(), precision=FABRIC_NAMES[precision])
         fabric.launch()
+        if self.world > 1:
+            atexit.unregister(let_go)            # a process may train several times
+            atexit.register(let_go)
         if fabric.device.type == "cpu":
             keep_memory(large_too=True)
         return fabric
@@ -66,9 +76,27 @@ class Devices:
             return "auto"
         from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 
+        timeout = timedelta(seconds=self.patience)
         if self.strategy == "fsdp":
-            return ModelParallelStrategy(shared_out, data_parallel_size=self.world, tensor_parallel_size=1)
-        return DDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True)
+            return ModelParallelStrategy(shared_out, data_parallel_size=self.world, tensor_parallel_size=1, timeout=timeout)
+        return DDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True, timeout=timeout)
+
+    @contextmanager
+    def watched(self) -> Iterator[Callable[[], None]]:
+        """A function to call at every step, on several devices: where twice `patience` passes without, stacks are printed and all ends.
+
+        Waiting for a process fails by itself after `patience`; this is for whatever else may stand still, so that nobody waits for ever.
+        """
+        def alive() -> None:
+            if self.world > 1:
+                faulthandler.dump_traceback_later(2 * self.patience, exit=True, file=2)
+
+        alive()
+        try:
+            yield alive
+        finally:
+            if self.world > 1:
+                faulthandler.cancel_dump_traceback_later()
 
 
 ONE = Devices()
@@ -104,6 +132,14 @@ def check_compiler() -> None:
     if not has_compiler():
         raise ValueError("compile = true: torch.compile needs a C++ compiler and none was found; install g++, name one in CXX, or set "
                          "compile = false")
+
+
+def let_go() -> None:
+    """Before the interpreter ends: threads of the process group take it to let go of the last tensors, and abort the process if they can't.
+
+    Where the end comes a few milliseconds after the last exchange, one may still wait for its turn; asleep, this thread lets it have that.
+    """
+    time.sleep(0.2)
 
 
 def leave(code: int) -> NoReturn:

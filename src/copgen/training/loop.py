@@ -156,13 +156,14 @@ def train(players: Mapping[str, Player], samples: int | Numbers, how: Optimisati
     check_shares(how, players, devices)
     fabric = devices.launch(how.precision)
     checkpoints, pause = Checkpoints(folder, keep_every), None
-    with Signals() as signals, peers(fabric), ExitStack() as stack:
+    with Signals() as signals, peers(fabric, devices.patience), devices.watched() as alive, ExitStack() as stack:
         game = Game(fabric, players, how, checkpoints)
         first, last = game.restore(), how.steps if stop is None else min(stop, how.steps)
         diary = Diary(folder, first, last, how.batch, report) if fabric.is_global_zero and first < last else None
         tasks = game.tasks(order_of(samples, how.seed, how.shards_mixed), first, last)
         chunks = stack.enter_context(reading(game.readers, tasks, workers, how.precision))
         for step in range(first, last):
+            alive()
             game.play(chunks, step)
             done, ends = step + 1, step + 1 == last
             asked = 0 if ends else agreed(fabric, signals.asked)
@@ -244,11 +245,16 @@ def agreed(fabric: Fabric, asked: int) -> int:
 
 
 @contextmanager
-def peers(fabric: Fabric) -> Iterator[None]:
-    """Where another process of the run has ended, waiting for it fails: that is its fault and not this one's."""
+def peers(fabric: Fabric, patience: float) -> Iterator[None]:
+    """Where another process of the run has ended or stands still, waiting for it fails: that is its fault and not this one's."""
     try:
         yield
     except RuntimeError as error:
-        if fabric.world_size == 1 or not any(word in str(error).lower() for word in ("gloo", "nccl", "connection", "peer")):
+        said = str(error).lower()
+        late = any(word in said for word in ("timed out", "timeout"))
+        if fabric.world_size == 1 or not (late or any(word in said for word in ("gloo", "nccl", "connection", "peer"))):
             raise
+        if late:
+            raise ValueError(f"another process of this training has not answered for {patience:.0f} s, so this one ends; see whether it "
+                             "stands still or its machine can't be reached, then go on with --resume") from error
         raise ValueError("another process of this training has ended, so this one ends too; see what that one said") from error
