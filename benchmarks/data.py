@@ -101,9 +101,9 @@ def encode_base(folder: Path, shards: int) -> Iterator[Done]:
 
     from copgen.bulk.patches import read_patches
     from copgen.codec import CodecConfig, KLCodec
+    from copgen.codecs import full_float32
     from copgen.majortom.cells import cells
     from copgen.modalities import TABLE
-    from copgen.model import full_float32
     from copgen.training.encode import stored_moments
 
     torch.set_num_threads(1)

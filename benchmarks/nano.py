@@ -23,7 +23,7 @@ from goals.places import seeds_near
 from goals.running import Plan, run, units_of
 from goals.table import averaged, markdown, rows, split
 
-from copgen.model import default_steps
+from copgen.diffusion import default_steps
 
 SAMPLES = Path(os.environ.get("COPGEN_SAMPLES", Path(__file__).parents[2] / "shared" / "data" / "terramesh"))
 LATITUDES = {"50 N": 50.0, "40 S": -40.0}

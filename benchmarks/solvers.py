@@ -32,7 +32,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from copgen.diffusion import SCHEDULE, Denoiser, Latents, joint_denoiser, mix, sample, singlestep, singlestep_orders
+from copgen.diffusion import SCHEDULE, Denoiser, Latents, Schedule, joint_denoiser, mix, sample, singlestep, singlestep_orders
 
 Backbone = Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]
 Draw = Callable[[str, int, bool], dict[str, Tensor]]             # solver, network calls, end on a denoising -> latents
@@ -94,24 +94,24 @@ def families(seed: int) -> list[Mixture]:
     return cases
 
 
-def converged(denoise: Denoiser, x: Latents, calls: int = 1000) -> tuple[Latents, Latents]:
+def converged(denoise: Denoiser, x: Latents, calls: int = 1000, schedule: Schedule = SCHEDULE) -> tuple[Latents, Latents]:
     """x at t = 1 and its denoising: third-order singlestep on a uniform log-SNR grid."""
-    first, last = SCHEDULE.lam(SCHEDULE.steps), SCHEDULE.lam(1)
-    t = [SCHEDULE.time_of(first + i / calls * (last - first)) for i in range(calls + 1)]
+    first, last = schedule.lam(schedule.steps), schedule.lam(1)
+    t = [schedule.time_of(first + i / calls * (last - first)) for i in range(calls + 1)]
     i = 0
     for order in singlestep_orders(calls):
-        x = singlestep(denoise, x, t[i : i + order + 1], SCHEDULE)
+        x = singlestep(denoise, x, t[i : i + order + 1], schedule)
         i += order
     return x, denoise(x, 1.0)
 
 
-def multistep_2m(denoise: Denoiser, x: Latents, calls: int, last: bool) -> Latents:
+def multistep_2m(denoise: Denoiser, x: Latents, calls: int, last: bool, schedule: Schedule) -> Latents:
     """DPM-Solver++(2M) on a uniform log-SNR grid, the usual quick solver, to compare with (arXiv 2211.01095, algorithm 2)."""
-    first, end, n = SCHEDULE.lam(SCHEDULE.steps), SCHEDULE.lam(1), calls - last
-    t = [SCHEDULE.time_of(first + i / n * (end - first)) for i in range(n + 1)]
+    first, end, n = schedule.lam(schedule.steps), schedule.lam(1), calls - last
+    t = [schedule.time_of(first + i / n * (end - first)) for i in range(n + 1)]
     h, before = (end - first) / n, None
     for s, u in pairwise(t):
-        (_, sigma_s), (alpha, sigma), D = SCHEDULE.alpha_sigma(s), SCHEDULE.alpha_sigma(u), denoise(x, s)
+        (_, sigma_s), (alpha, sigma), D = schedule.alpha_sigma(s), schedule.alpha_sigma(u), denoise(x, s)
         x = mix((sigma / sigma_s, x), (-alpha * math.expm1(-h), D if before is None else mix((1.5, D), (-0.5, before))))
         before = D
     return denoise(x, 1.0) if last else x
@@ -137,17 +137,17 @@ class Problem:
 Cases = dict[str, list[Problem]]
 
 
-def problem(backbone: Backbone, noise: Latents, given: Latents, calls: int) -> Problem:
-    denoise = joint_denoiser(backbone, given, {})
+def problem(backbone: Backbone, noise: Latents, given: Latents, calls: int, schedule: Schedule = SCHEDULE) -> Problem:
+    denoise = joint_denoiser(backbone, given, {}, schedule)
 
     @torch.no_grad()
     def draw(solver: str, calls: int, last: bool) -> dict[str, Tensor]:
         if solver == "2M":
-            return dict(multistep_2m(denoise, noise, calls, last))
-        return sample(backbone, noise, given, solver, calls, denoise=last)
+            return dict(multistep_2m(denoise, noise, calls, last, schedule))
+        return sample(backbone, noise, given, solver, calls, denoise=last, schedule=schedule)
 
     with torch.no_grad():
-        return Problem(draw, converged(denoise, noise, calls))
+        return Problem(draw, converged(denoise, noise, calls, schedule))
 
 
 def known_cases(seeds: Iterable[int], samples: int) -> Cases:
@@ -167,9 +167,10 @@ def model_cases(name: str, samples: int, calls: int) -> Cases:
     model = CopGen.from_pretrained(name, device="cpu", precision="fp32")
     generator = torch.Generator().manual_seed(1)
     noise = {row: torch.randn(samples, *model.table.latent_shape(row), generator=generator) for row in model.table.names}
-    nothing = problem(model.backbone, noise, {}, calls)
+    schedule = model.backbone.config.schedule
+    nothing = problem(model.backbone, noise, {}, calls, schedule)
     given = {row: nothing.truth[1][row] for row in model.table.names[::2]}
-    half = problem(model.backbone, {row: z for row, z in noise.items() if row not in given}, given, calls)
+    half = problem(model.backbone, {row: z for row, z in noise.items() if row not in given}, given, calls, schedule)
     return {"none given": [nothing], "half given": [half]}
 
 

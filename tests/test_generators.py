@@ -129,7 +129,7 @@ def test_means_are_over_the_models_units() -> None:
 
 @pytest.mark.parametrize(("text", "said"), [
     ("nanobot", "no model is called 'nanobot'"), ("nano,steps=0", "a whole number is needed, 1 or larger"),
-    ("nano,solver=best", "no solver is called 'best'"), ("nano,precision=fp8", "choose auto, bf16 or fp32"),
+    ("nano,solver=best", "no solver is called 'best'"), ("nano,precision=fp8", "choose auto, bf16, fp32 or int8"),
     ("nano,draws=3", "a model takes no draws"), ("nano,size=3", "no option is called 'size'"),
     ("perfect,draws=3", "perfect takes no draws"), ("perfect,resampling=some", "choose none, exact, bank or all"),
     ("collapsed,draws=0", "1 or larger"), ("folder:nowhere", "no such folder"), ("folder:", "no such folder"),

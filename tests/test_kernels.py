@@ -69,10 +69,10 @@ def test_attention_to_equal_keys_is_the_mean_and_to_one_large_key_its_value():
                          [(834, 1024, 96), (7, 96, 64), (33, 32, 32), (50, 1056, 96), (1, 2080, 32), (900, 64, 64)])
 def test_products_are_exact_sums_rounded_once(rows, width, outs):
     x, weight, bias = bf16(rows, width), bf16(outs, width, scale=width**-0.5), bf16(outs)
-    exact, packed = F.linear(x.double(), weight.double(), bias.double()), kernels.pack(weight)
-    assert_rounded(kernels.linear(x, packed, bias), exact, slack=1e-5)
-    assert_rounded(kernels.linear(x, packed, None), exact - bias.double(), slack=1e-5)
-    assert_rounded(kernels.linear(x, packed, bias, gelu=True), F.gelu(exact), slack=1e-5)
+    exact, packed = F.linear(x.double(), weight.double(), bias.double()), kernels.pack(weight, bias)
+    assert_rounded(kernels.linear(x, packed), exact, slack=1e-5)
+    assert_rounded(kernels.linear(x, kernels.pack(weight)), exact - bias.double(), slack=1e-5)
+    assert_rounded(kernels.linear(x, packed, gelu=True), F.gelu(exact), slack=1e-5)
 
 
 @needs_amx
@@ -80,7 +80,7 @@ def test_products_are_exact_sums_rounded_once(rows, width, outs):
 def test_two_layers_are_one_after_the_other(rows):
     first, second, x = nn.Linear(128, 1120).bfloat16(), nn.Linear(1120, 128).bfloat16(), bf16(2, rows, 128)
     one, two = PackedLinear(first), PackedLinear(second)
-    between = kernels.linear(x, one.packed, one.bias, gelu=True)
+    between = kernels.linear(x, one.parts, gelu=True)
     assert torch.equal(two_layers(one, two, x), two(between))
     assert_rounded(two_layers(one, two, x), second(F.gelu(first(x))).double(), slack=0.01)
 
@@ -90,7 +90,7 @@ def test_gelu_is_right_for_every_number_of_bf16():
     x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
     x = x[x.isfinite() & (x.abs() < 1e30)]
     rows = x[: len(x) // 32 * 32].view(-1, 32)
-    one = kernels.linear(rows, kernels.pack(torch.eye(32).bfloat16()), None, gelu=True)
+    one = kernels.linear(rows, kernels.pack(torch.eye(32).bfloat16()), gelu=True)
     assert_rounded(one, F.gelu(rows.double()), slack=1e-6)
 
 
@@ -110,7 +110,7 @@ def test_add_norm_is_the_norm_of_the_sum(width):
 def test_what_is_no_number_stays_none():
     x = bf16(40, 64)
     x[3, 5] = float("nan")
-    out = kernels.linear(x, kernels.pack(bf16(32, 64)), None)
+    out = kernels.linear(x, kernels.pack(bf16(32, 64)))
     assert out.isnan().any(1).nonzero().flatten().tolist() == [3]
     assert kernels.attention(*(x.view(1, 40, 1, 64),) * 3).isnan().any()
 
@@ -123,7 +123,7 @@ def test_the_number_of_threads_changes_nothing(rows):
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append((kernels.linear(x, packed, None), kernels.attention(*q.unbind(2))))
+            found.append((kernels.linear(x, packed), kernels.attention(*q.unbind(2))))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
@@ -209,3 +209,61 @@ def test_a_compiler_that_fails_is_told_and_torch_goes_on(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
                           env={**os.environ, "CXX": str(fake), "COPGEN_CACHE": str(tmp_path / "cache")})
     assert done.stdout.strip() == "None" and "could not be compiled" in done.stderr and "no such flag" in done.stderr
+
+
+def integers_of(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows in 8 bits: integers up to 127, and what one is."""
+    scale = x.float().abs().amax(-1, keepdim=True) / 127
+    return (x.float() * torch.where(scale > 0, 1 / scale, 0.0)).round().double(), scale.double()
+
+
+@needs_amx
+@pytest.mark.parametrize(("rows", "width", "outs"),
+                         [(834, 1024, 96), (7, 128, 64), (33, 64, 32), (50, 2112, 96), (1, 4096, 32), (900, 64, 64)])
+def test_products_in_8_bits_are_exact_sums_of_integers(rows, width, outs):
+    x, weight, bias = bf16(rows, width), bf16(outs, width, scale=width**-0.5), bf16(outs)
+    (a, one), (b, other) = integers_of(x), integers_of(weight)
+    exact = (a @ b.T) * one * other.T + bias.double()
+    packed = kernels.pack(weight, bias, integers=True)
+    assert_rounded(kernels.linear(x, packed), exact, slack=1e-5)
+    assert_rounded(kernels.linear(x, packed, gelu=True), F.gelu(exact), slack=1e-5)
+    assert_rounded(kernels.linear(x, kernels.pack(weight, integers=True)), exact - bias.double(), slack=1e-5)
+    # what is lost: half a step a factor, independent of each other, so as the root of the sum of their squares
+    lost = kernels.linear(x, packed).double() - F.linear(x.double(), weight.double(), bias.double())
+    step = (one * weight.double().norm(dim=1)) ** 2 / 12 + (other.T * x.double().norm(dim=1, keepdim=True)) ** 2 / 12
+    assert lost.square().mean() < 1.3 * step.mean() + 2**-18 * exact.square().mean()
+
+
+@needs_amx
+def test_a_token_in_8_bits_is_the_same_whatever_lies_beside_it():
+    layer, x = PackedLinear(nn.Linear(256, 64).bfloat16(), integers=True), bf16(100, 256)
+    x[1] *= 1000                                 # a tensor's one scale would leave nothing of the others
+    for rows in (1, 40, 100):
+        assert torch.equal(layer(x[:rows].contiguous()), layer(x)[:rows])
+
+
+@needs_amx
+def test_8_bits_of_nothing_are_nothing_and_of_no_number_none():
+    layer, x = kernels.pack(bf16(32, 64), integers=True), bf16(40, 64)
+    x[2], x[3, 5], x[4, 5], x[5] = 0, float("nan"), float("inf"), 1e-38
+    out = kernels.linear(x, layer)
+    assert not out[2].any() and not out[5].any()
+    assert (~out.isfinite()).any(1).nonzero().flatten().tolist() == [3, 4]
+    nothing = kernels.pack(torch.zeros(32, 64).bfloat16(), integers=True)
+    assert not kernels.linear(bf16(3, 64), nothing).any()
+
+
+@needs_amx
+@pytest.mark.parametrize("rows", [1, 47, 834])
+def test_two_layers_in_8_bits_are_one_after_the_other(rows):
+    first, second, x = nn.Linear(128, 2112).bfloat16(), nn.Linear(2112, 128).bfloat16(), bf16(rows, 128)
+    one, two = PackedLinear(first, integers=True), PackedLinear(second, integers=True)
+    assert torch.equal(two_layers(one, two, x), two(kernels.linear(x, one.parts, gelu=True)))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(two_layers(one, two, x))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])

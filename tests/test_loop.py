@@ -17,7 +17,7 @@ class Fixed:
     def __init__(self, scene, step=0.0):
         self.table, self.scene, self.step, self.asked, self.rounds = scene.table, scene, step, [], {}
 
-    def generate(self, given=None, want=None, *, seeds=(0,)):
+    def generate(self, given=None, want=None, *, seeds=(0,), quality="default"):
         self.asked.append((dict(given.layers), tuple(want), tuple(seeds)))
         away = 0.0
         if "s2l2a_10m" in want:

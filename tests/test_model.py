@@ -18,9 +18,13 @@ from safetensors.torch import load_file, save_file
 
 from copgen import diffusion
 from copgen.codec import Identity
+from copgen.diffusion import default_steps
+from copgen.inference import kernels
+from copgen.inference.linear import PackedLinear
 from copgen.modalities import Table
-from copgen.model import MOST_AT_ONCE, CopGen, default_steps, gaussian, samples_at_once
+from copgen.model import MOST_AT_ONCE, CopGen, gaussian
 from copgen.scene import Footprint, Scene, checked
+from copgen.synthetic import world
 
 STEPS = 3
 
@@ -141,7 +145,7 @@ def test_ground_name_and_notes_are_kept(model: CopGen, scene: Scene) -> None:
     ("DEM", {"seeds": []}, "0 samples: at least one seed"),
     ("DEM", {"seeds": [3, -1]}, "seed -1: seeds are whole numbers, 0 or larger"),
     ("DEM", {"solver": "euler"}, "no solver is called 'euler'; there are: .*published"),
-    ("DEM", {"precision": "fp8"}, "precision 'fp8': choose auto, bf16 or fp32"),
+    ("DEM", {"precision": "fp8"}, "precision 'fp8': choose auto, bf16, fp32 or int8"),
     ("DEM", {"absent": "maybe"}, "absent 'maybe': choose joint, noise or drop"),
     ("DEM", {"posterior": "median"}, "posterior 'median': choose mean or sample"),
     ("DEM", {"max_memory": 1000}, "max memory 0 MiB: one sample needs about"),
@@ -205,11 +209,11 @@ def test_place_and_date_are_given_as_they_are_whatever_the_posterior(model: CopG
 
 def test_only_the_codecs_that_a_call_needs_are_read(tiny_model: Path, scene: Scene) -> None:
     model = CopGen(tiny_model, device="cpu", precision="fp32")
-    assert not model._codecs and not model._backbones
+    assert not model.codecs._halves and not model._backbones
     model.generate(scene.only("DEM,place"), "LULC,date", steps=1)
-    assert model._codecs.keys() == {"dem", "lulc"}
+    assert {key[:2] for key in model.codecs._halves} == {("dem", "encoder"), ("lulc", "decoder")}
     model.generate(None, "place", steps=1)
-    assert model._codecs.keys() == {"dem", "lulc"}
+    assert len(model.codecs._halves) == 2 and not model.codecs._whole
     assert isinstance(model.codec("place"), Identity)
 
 
@@ -235,14 +239,14 @@ def test_progress_counts_every_call_once_and_ends_at_the_total(model: CopGen, so
 
 
 def room_for(model: CopGen, samples: int) -> int:
-    """The smallest memory, to a MiB, that takes this many samples at once."""
-    def fits(mebibytes: int) -> bool:
+    """The smallest memory, to a KiB, that takes this many samples of the date at once."""
+    def fits(kibibytes: int) -> bool:
         try:
-            return samples_at_once(model.table, model.backbone, mebibytes << 20, model.device) >= samples
+            return model._plan((), ("date",), model.backbone, kibibytes << 10, 1).at_once >= samples
         except ValueError:
             return False
 
-    return next(mebibytes << 20 for mebibytes in range(1, 10_000) if fits(mebibytes))
+    return next(kibibytes << 10 for kibibytes in range(1, 10_000) if fits(kibibytes))
 
 
 @pytest.mark.usefixtures("in_batches")
@@ -253,7 +257,8 @@ def test_chunks_give_the_samples_of_one_batch(model: CopGen, scene: Scene, monke
     sample = diffusion.sample
     monkeypatch.setattr(diffusion, "sample",
                         lambda *args, **options: (batches.append(len(args[1]["lulc"])), sample(*args, **options))[1])
-    chunks = model.generate(given, "S2L2A,LULC", seeds=range(5), steps=STEPS, posterior="sample", max_memory=room_for(model, 2))
+    monkeypatch.setitem(MOST_AT_ONCE, "cpu", 2)
+    chunks = model.generate(given, "S2L2A,LULC", seeds=range(5), steps=STEPS, posterior="sample")
     assert batches == [2, 2, 1]
     for one, other in zip(whole, chunks, strict=True):
         assert_same(one, other)
@@ -303,6 +308,28 @@ def test_bfloat16_is_near_float32(model: CopGen, scene: Scene) -> None:
     for name in exact.layers:
         assert half[name].dtype == np.float32
         assert 0 < np.abs(half[name] - exact[name]).mean() < 0.1 * exact[name].std(), name
+
+
+@pytest.mark.skipif(not kernels.can_run() or kernels.gcc() is None, reason="int8 needs a processor with AMX and GCC")
+def test_8_bits_err_as_bfloat16_does_and_a_sample_is_its_seeds() -> None:
+    nano = CopGen.from_pretrained("nano", device="cpu")
+    given = world(10_000_001, nano.table).only("DEM,LULC")
+    exact, half, eight = (nano.generate(given, "S2L2A", seeds=[3], steps=STEPS, precision=precision)[0]
+                          for precision in ("fp32", "bf16", "int8"))
+    assert eight.notes["precision"] == "int8"
+    assert all(isinstance(layer, PackedLinear) and layer.scales is not None for block in nano.backbone_in("int8").blocks
+               for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2))
+    for name in eight.table.select("S2L2A"):
+        off, same = (np.abs(one[name] - exact[name]).mean() for one in (eight, half))
+        assert 0 < off < 3 * same and off < 0.05 * exact[name].std(), name
+    many = nano.generate(given, "S2L2A,S1RTC", seeds=[8, 3], steps=STEPS, precision="int8")
+    assert all(np.array_equal(many[1][name], eight[name]) for name in eight.layers)
+
+
+def test_8_bits_are_refused_where_the_processor_has_no_tiles(model: CopGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    with pytest.raises(ValueError, match="precision int8: is for a CPU with AMX and GCC beside it, which this is not; use auto"):
+        model.generate(None, "DEM", steps=1, precision="int8")
 
 
 @pytest.mark.usefixtures("in_batches")

@@ -97,6 +97,11 @@ class UViT(nn.Module):
         return heads if config.prediction == "noise" else {
             name: noise_of(heads[name], latents[name], times[name], config.schedule) for name in names}
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All transformer blocks, in the order in which tokens go through them."""
+        return [*self.in_blocks, self.mid_block, *self.out_blocks]
+
     def tokens(self, name: str, latent: Tensor, time: Tensor) -> Tensor:
         """One row's tokens [B, 1 + tokens, D]: its time, then its patches, each with its position."""
         patches = patches_of(self.embed[name], latent.to(self.dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,29 @@ class CodecConfig:
         return self.stem * 2 ** (len(self.multipliers) - 1)
 
 
+Half = Literal["encoder", "decoder"]
+HALVES: dict[Half, tuple[str, ...]] = {          # what each consists of, where a codec has it
+    "encoder": ("encoder", "quant_conv", "analysis"), "decoder": ("decoder", "post_quant_conv", "synthesis")}
+
+
+def kept_in(name: str, dtype: torch.dtype) -> torch.dtype:
+    """What a codec's weight is in when the networks' inner layers are in `dtype`.
+
+    The rest is in float32: what pixels and latents go through first and last, the shortcut, and each network's last norm and convolution,
+    so that no result is rounded to 16 bits.
+    """
+    network, _, layer = name.partition(".")
+    return dtype if network in HALVES and not layer.startswith(("norm_out.", "conv_out.")) else torch.float32
+
+
+def laid_out(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A codec's weight as it is computed with when the networks' inner layers are in `dtype`: of 16 bits channels last, which processors
+    convolve fastest."""
+    if (kept := kept_in(name, dtype)) == torch.float32:
+        return weight.to(kept)
+    return weight.to(kept, memory_format=torch.channels_last if weight.ndim == 4 else torch.preserve_format, copy=True)
+
+
 class KLCodec(nn.Module):
     """A KL-regularised autoencoder (Rombach et al., arXiv 2112.10752) with its latent scaling factor.
 
@@ -95,12 +118,14 @@ class KLCodec(nn.Module):
         self.analysis = nn.Conv2d(config.channels, z, side, side) if config.shortcut else None
         self.synthesis = nn.ConvTranspose2d(z, config.channels, side, side) if config.shortcut else None
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.quant_conv.weight.dtype
+    def only(self, half: Half) -> KLCodec:
+        """This codec without its other half, which has then no weights and can't be called."""
+        for name in HALVES["decoder" if half == "encoder" else "encoder"]:
+            delattr(self, name)
+        return self
 
     def moments(self, pixels: Tensor) -> Tensor:
-        pixels = pixels.to(self.dtype)
+        pixels = pixels.to(self.quant_conv.weight.dtype)
         moments = self.quant_conv(self.encoder(pixels))
         if self.analysis is None:
             return moments
@@ -108,7 +133,7 @@ class KLCodec(nn.Module):
         return torch.cat([mean + self.analysis(pixels), log_variance], dim=1)
 
     def decode(self, latents: Tensor) -> Tensor:
-        latents = latents.to(self.dtype) / self.scaling_factor
+        latents = latents.to(self.post_quant_conv.weight.dtype) / self.scaling_factor
         pixels = self.decoder(self.post_quant_conv(latents))
         return pixels if self.synthesis is None else pixels + self.synthesis(latents)
 
@@ -160,10 +185,10 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(inside, 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
+        x = self.conv_in(x.to(self.conv_in.weight.dtype))
         for level in self.down:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(F.silu(self.norm_out(self.mid(x).to(self.conv_out.weight.dtype))))
 
 
 class Decoder(nn.Module):
@@ -184,10 +209,10 @@ class Decoder(nn.Module):
         self.unfold = nn.PixelShuffle(config.stem)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.mid(self.conv_in(z))
+        x = self.mid(self.conv_in(z.to(self.conv_in.weight.dtype)))
         for level in reversed(self.up):
             x = level(x)
-        return self.unfold(self.conv_out(F.silu(self.norm_out(x))))
+        return self.unfold(self.conv_out(F.silu(self.norm_out(x.to(self.conv_out.weight.dtype)))))
 
 
 class Level(nn.Module):

@@ -16,6 +16,8 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
+from copgen.quality import QUALITIES, check_quality
+
 Latents = Mapping[str, Tensor]
 Backbone = Callable[[dict[str, Tensor], dict[str, Tensor]], Latents]     # latents, times [B] in 0..1000 -> predicted noise
 Denoiser = Callable[[Latents, float], dict[str, Tensor]]                 # x_t, t -> predicted x_0
@@ -125,8 +127,7 @@ def sample(backbone: Backbone, noise: Latents, given: Latents, solver: str = "pu
     steps: the network calls, all of them: a last denoising is one of them.
     denoise: end on the predicted x_0 rather than at t = 1, where a little noise is left; None is the solver's own habit.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"no solver is called {solver!r}; there are: {', '.join(SOLVERS)}")
+    check_solver(solver)
     if steps < 1:
         raise ValueError(f"steps = {steps}: a solver calls the network at least once, so steps is 1 or more")
     if not noise:
@@ -323,4 +324,37 @@ class Solver:
         return (self.solve.__doc__ or "").splitlines()[0]
 
 
-SOLVERS = {"default": Solver(default, denoises=True, steps=15), "published": Solver(published, denoises=False, steps=50)}
+SOLVERS = {"default": Solver(default, denoises=True, steps=QUALITIES["default"].steps),
+           "published": Solver(published, denoises=False, steps=50)}
+
+
+def default_steps(solver: str) -> int:
+    """The network calls that a solver takes when nobody says how many; ValueError for a solver that isn't there."""
+    check_solver(solver)
+    return SOLVERS[solver].steps
+
+
+def check_solver(solver: str) -> None:
+    if solver not in SOLVERS:
+        raise ValueError(f"no solver is called {solver!r}; there are: {', '.join(SOLVERS)}")
+
+
+def way(quality: str = "default", solver: str = "default", steps: int | None = None) -> tuple[str, int]:
+    """The solver and its network calls: those of a quality, or those named in place of the default quality's.
+
+    Raises ValueError for a quality or solver that isn't there, and for a solver or steps beside a quality that has others.
+    """
+    check_quality(quality)
+    calls = default_steps(solver) if steps is None else steps
+    if quality == "default":
+        return solver, calls
+    own = QUALITIES[quality]
+    if solver not in ("default", own.solver) or steps not in (None, own.steps):
+        raise ValueError(f"quality {quality} is {own.steps} calls of solver {own.solver}, and {calls} of {solver} are asked for, too; "
+                         "leave out the quality, or solver and steps")
+    return own.solver, own.steps
+
+
+def quality_of(solver: str, steps: int) -> str | None:
+    """The quality that so many calls of a solver are; None where they are none."""
+    return next((name for name, one in QUALITIES.items() if (one.solver, one.steps) == (solver, steps)), None)

@@ -9,6 +9,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from copgen import __version__, diffusion
+from copgen.call import check_reuse
 from copgen.files import check_target, json_bytes, write_all
 from copgen.majortom.cells import Offset, read_cell
 from copgen.modalities import Modality, Table
@@ -30,7 +32,8 @@ from copgen.writing import PictureKind, RadarUnit, file_names, is_picture, scene
 
 SHEET, RECORD = "contact_sheet.png", "run.json"
 INCIDENTAL = {"out", "model", "inputs", "archive", "cell", "patch", "device", "max_memory", "overwrite", "command"}
-ADDED = {"constants": [], "pictures": "png"}     # by later versions: left out of a request while they say nothing new
+# by later versions: not in a request while they say nothing new
+ADDED = {"constants": [], "pictures": "png", "quality": "default", "reuse": 1}
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,10 @@ class Job:
     want: str | None = None
     samples: int = 1
     seed: int = 0
+    quality: str = "default"
     steps: int | None = None
     solver: str = "default"
+    reuse: int = 1
     precision: Precision = "auto"
     device: str = "auto"
     absent: Absent = "joint"
@@ -135,12 +140,15 @@ def draw(
     """The rest of a job, once the model is there and what is given has been read."""
     folder, wanted = target(job, model, scene)
     began = time.perf_counter()
-    check_weights(model, {*scene.layers, *wanted})
-    undated = "date" in model.table.by_name and job.date is None and not {"date"} & {*scene.layers, *wanted}
-    unknown = "; date unknown (state it with --date)" if undated else ""
-    say(f"given: {', '.join(scene.layers) or 'nothing'}; wanted: {', '.join(wanted)}{unknown if scene.layers else ''}")
-    scenes = model.generate(scene, wanted, seeds=job.seeds, steps=job.steps, solver=job.solver, absent=job.absent, posterior=job.posterior,
-                            max_memory=job.max_memory, progress=progress)
+    rows = {*scene.layers, *wanted}
+    with ThreadPoolExecutor(1) as beside:        # hashes for run.json: a second of one core for a large model
+        beside.submit(model.weights_sha256, rows)
+        check_weights(model, rows)
+        undated = "date" in model.table.by_name and job.date is None and not {"date"} & rows
+        unknown = "; date unknown (state it with --date)" if undated else ""
+        say(f"given: {', '.join(scene.layers) or 'nothing'}; wanted: {', '.join(wanted)}{unknown if scene.layers else ''}")
+        scenes = model.generate(scene, wanted, seeds=job.seeds, quality=job.quality, steps=job.steps, solver=job.solver, absent=job.absent,
+                                posterior=job.posterior, reuse=job.reuse, max_memory=job.max_memory, progress=progress)
     seconds = time.perf_counter() - began
     record = record_of(job, model, scene, scenes, wanted, seconds)
     return write(job, scene, scenes, folder, record)
@@ -175,6 +183,8 @@ def check_settings(job: Job) -> None:
     check_seeds([job.seed])
     if job.solver not in diffusion.SOLVERS:
         raise ValueError(f"--solver {job.solver}: there are {', '.join(diffusion.SOLVERS)}")
+    diffusion.way(job.quality, job.solver, job.steps)
+    check_reuse(job.reuse)
     if job.pictures not in get_args(PictureKind):
         raise ValueError(f"--pictures {job.pictures}: there are {', '.join(get_args(PictureKind))}")
     if job.place not in (None, "none"):
@@ -200,10 +210,8 @@ def check_settings(job: Job) -> None:
 
 
 def check_weights(model: CopGen, rows: Iterable[str]) -> None:
-    """Load what the job needs: a codec that is damaged is refused now, not after the drawing."""
-    model.backbone_in(model.precision)
-    for row in rows:
-        model.codec(row)
+    """What is damaged is refused now, not after the drawing."""
+    model.check(rows)
 
 
 def given_scene(job: Job, table: Table) -> Scene:
@@ -318,8 +326,8 @@ def record_of(job: Job, model: CopGen, scene: Scene, scenes: Sequence[Scene], wa
         "sources": {key: value for key, value in scene.notes.items() if key != "square"},
         "square": None if square is None else {"crs": square.crs.to_string(), "left": square.left, "top": square.top, "side": square.side},
         "samples": [{"folder": sample_name(k), "seed": one.notes["seed"]} for k, one in enumerate(scenes)],
-        "solver": job.solver, "calls": notes["steps"], "precision": notes["precision"], "device": str(model.device),
-        "absent": job.absent, "posterior": job.posterior, "s1_unit": job.s1_unit,
+        "quality": notes["quality"], "solver": notes["solver"], "calls": notes["steps"], "precision": notes["precision"],
+        "device": str(model.device), "absent": job.absent, "posterior": job.posterior, "reuse": job.reuse, "s1_unit": job.s1_unit,
         "seconds": round(seconds, 2),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
                      "rasterio": rasterio.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count()},

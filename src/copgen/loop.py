@@ -29,7 +29,8 @@ class Generative(Protocol):
 
     table: Table
 
-    def generate(self, given: Scene | None = None, want: Any = None, *, seeds: Sequence[int] = (0,)) -> list[Scene]: ...
+    def generate(self, given: Scene | None = None, want: Any = None, *, seeds: Sequence[int] = (0,),
+                 quality: str = "default") -> list[Scene]: ...
 
 
 class Drift(NamedTuple):
@@ -60,13 +61,14 @@ class Round:
 
 def loop(
     model: Generative, start: Scene, through: Sequence[str] = ("S1RTC", "S2L2A"), rounds: int = 4, seeds: Sequence[int] = (0,), *,
-    keep: Sequence[str] = (), progress: Progress | None = None,
+    keep: Sequence[str] = (), quality: str = "default", progress: Progress | None = None,
 ) -> list[Round]:
     """`rounds` times through the products: each is generated given the one before, the first given the last, which `start` has.
 
     start: an observed scene; what it has of the other products is measured against, never given. keep: rows or products of `start` that
-    are given every time. seeds: one chain each; every generation has noise of its own, by chain, round and product. Returns the rounds
-    without the start. Raises ValueError for fewer than two products, rounds or seeds below one, and layers that `start` lacks.
+    are given every time. quality: of every generation (`copgen.quality`). seeds: one chain each; every generation has noise of its own,
+    by chain, round and product. Returns the rounds without the start. Raises ValueError for fewer than two products, rounds or seeds below
+    one, and layers that `start` lacks.
     """
     legs = checked(start, through, rounds, seeds, keep)
     kept = start.only(model.table.select(keep)) if keep else start.with_layers({})
@@ -79,7 +81,7 @@ def loop(
             layers: dict[str, NDArray[Any]] = {}
             for leg, (product, rows) in enumerate(legs):
                 given = kept.with_layers({**kept.layers, **current[chain].layers})
-                sample = model.generate(given, rows, seeds=[noise_seed(chain, number, product)])[0]
+                sample = model.generate(given, rows, seeds=[noise_seed(chain, number, product)], quality=quality)[0]
                 current[chain] = sample.only(rows)
                 layers |= current[chain].layers
                 if progress:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,13 +16,19 @@ from torch import Tensor
 import copgen
 from copgen import diffusion, published
 from copgen.backbone import UViT
-from copgen.codec import Codec, Identity, KLCodec, draw
+from copgen.call import Call, check_reuse
+from copgen.codec import Codec, draw
+from copgen.codecs import Codecs, Use, native
 from copgen.files import sha256
+from copgen.inference import kernels
+from copgen.inference.linear import lay_out
+from copgen.inference.memory import keep_memory
+from copgen.memory import Plan, plan
 from copgen.modalities import Table
 from copgen.scene import Scene
-from copgen.store import BACKBONE, ModelRecord, load_backbone, load_codec, load_record
+from copgen.store import BACKBONE, ModelRecord, load_backbone, load_record, stored_shapes
 
-Precision = Literal["auto", "bf16", "fp32"]
+Precision = Literal["auto", "bf16", "fp32", "int8"]
 Absent = Literal["joint", "noise", "drop"]
 Posterior = Literal["mean", "sample"]
 Progress = Callable[[int, int, int, int], object]                      # calls done, calls in all, samples done, samples in all
@@ -31,15 +37,16 @@ ASSETS = Path(__file__).parent / "assets"
 # Samples in a batch. A processor's products round otherwise in another batch, and gain little from one: one at a time is the same to the
 # last bit whatever else is drawn.
 MOST_AT_ONCE = {"cpu": 1, "cuda": 16}
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "int8": torch.bfloat16}            # int8: of all but the blocks' products
 
 
 class CopGen:
     """A model ready to draw from. Networks are read when they are first needed, each once.
 
     device: `auto` takes a GPU where there is one. precision: the backbone's weights; `auto` is bf16 where the processor multiplies
-    it natively. Codecs, the solver's state and everything after decoding stay float32.
+    it natively, and int8 rounds what a block's linear layers multiply to 8 bits, the rest being bf16: quicker, on a CPU with AMX and GCC
+    only. The solver's state and everything after decoding stay float32, and so do codecs in fp32; else theirs are in 16 bits where
+    a row's scale bears it (`copgen.codecs`).
     """
 
     def __init__(self, folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> None:
@@ -50,8 +57,8 @@ class CopGen:
             raise ValueError(f"{folder}: no codec for {', '.join(missing)}")
         self.device = pick_device(device)
         self.precision = precision
-        self._backbones: dict[torch.dtype, UViT] = {}
-        self._codecs: dict[str, KLCodec] = {}
+        self._backbones: dict[str, UViT] = {}
+        self.codecs = Codecs(folder, self.table, self.record.codecs, self.device)
         self._hashes: dict[Path, str] = {}
 
     @classmethod
@@ -73,25 +80,28 @@ class CopGen:
 
     def backbone_in(self, precision: Precision) -> UViT:
         """The backbone with its weights cast once to a precision."""
-        dtype = pick_dtype(precision, self.device)
-        if dtype not in self._backbones:
-            self._backbones[dtype] = load_backbone(self.folder, self.record, self.table, dtype).to(self.device).requires_grad_(False)
-        return self._backbones[dtype]
+        name = pick_precision(precision, self.device)
+        if name not in self._backbones:
+            backbone = load_backbone(self.folder, self.record, self.table, DTYPES[name]).to(self.device).requires_grad_(False)
+            if self.device.type == "cpu":
+                keep_memory()
+                if name == "int8":
+                    for block in backbone.blocks:
+                        lay_out(block, integers=True)
+                lay_out(backbone)
+            self._backbones[name] = backbone
+        return self._backbones[name]
 
     def codec(self, row: str) -> Codec:
         """The codec of a row, in float32; rows may share one."""
-        if not self.table[row].is_image:
-            return Identity()
-        name = self.record.codecs[row]
-        if name not in self._codecs:
-            self._codecs[name] = load_codec(self.folder / "vae" / name).to(self.device).requires_grad_(False)
-        codec = self._codecs[name]
-        has = codec.config.channels, codec.config.stride, codec.config.latent_channels
-        needs = self.table[row].channels, self.table.stride, self.table.latent_channels
-        if has != needs:                         # of every row: one may fit a codec that another shares and does not
-            raise ValueError(f"{self.folder}: codec {name} has {has[0]} channels, stride {has[1]} and {has[2]} latent channels; "
-                             f"row {row} needs {needs[0]}, {needs[1]} and {needs[2]}; convert or train the model again")
-        return codec
+        return self.codecs.whole(row)
+
+    def check(self, rows: Iterable[str]) -> None:
+        """ValueError where what these rows need is damaged: the backbone is read, of codecs what their files say of themselves."""
+        _ = self.backbone
+        for row in rows:
+            if self.table[row].is_image:
+                self.codecs.known(row)
 
     def weights_sha256(self, rows: Iterable[str] | None = None) -> dict[str, str]:
         """The hash of every weight file that these rows (or all) need, by its path in the model's folder."""
@@ -102,30 +112,31 @@ class CopGen:
 
     def parameters(self) -> dict[str, int]:
         """How many parameters the backbone and all codecs have, read from the files' headers."""
-        from safetensors import safe_open
-
         def count(path: Path) -> int:
-            with safe_open(path, framework="pt") as file:
-                return sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())  # noqa: SIM118 - not a dict
+            return sum(math.prod(shape) for shape in stored_shapes(path).values())
 
         vaes = sum(count(path) for path in (self.folder / "vae").glob("*/codec.safetensors"))
         return {"backbone": count(self.folder / BACKBONE), "codecs": vaes}
 
     @torch.no_grad()
     def generate(self, given: Scene | None = None, want: str | Iterable[str] | None = None, *, seeds: Sequence[int] = (0,),
-                 steps: int | None = None, solver: str = "default", precision: Precision | None = None, absent: Absent = "joint",
-                 posterior: Posterior = "mean", max_memory: int | None = None,
+                 quality: str = "default", steps: int | None = None, solver: str = "default", precision: Precision | None = None,
+                 absent: Absent = "joint", posterior: Posterior = "mean", reuse: int = 1, max_memory: int | None = None,
                  progress: Progress | None = None) -> list[Scene]:
         """One scene a seed, each with the wanted layers in physical units, over the given scene's ground.
 
         given: the layers that are known; None or an empty scene draws unconditionally.
         want: rows, products or released keys; None is every row that is not given.
-        steps: network calls a sample, a last denoising counted; None is the solver's default.
+        quality: `fast`, `default` or `reference` (`copgen.quality`): a solver and its calls.
+        steps: network calls a sample, a last denoising counted; steps and solver choose in place of the default quality.
         absent: what becomes of rows neither given nor wanted. `joint` draws them too and throws them away: a sample does not depend
         on what is wanted. `noise` shows them as noise at the last time, `drop` leaves them out of the sequence: quicker, and the
         sample then depends on the wanted set.
         posterior: the given layers' latents are their codecs' means, or draws of the sample's own seed.
-        max_memory: bytes that a batch of samples may take beside the weights; None is half of what is free.
+        reuse: in all network calls but every so many only the rows drawn are computed, the others stay as they were: an approximation,
+        quicker the more is given (benchmarks/reuse.py); 1 computes everything in every call.
+        max_memory: bytes that weights and work may take together, beside Python and its libraries: samples are drawn in smaller batches,
+        and codecs read again for every use where they don't fit beside each other. None is half of what is free for a batch of samples.
 
         A sample depends on its seed, the given layers and these settings; not on the other seeds or their order. On a CPU that holds
         to the last bit; a GPU's batches round a little differently (by what benchmarks/seeds.py prints).
@@ -136,38 +147,46 @@ class CopGen:
         check_seeds(seeds)
         check_choice("absent", absent, get_args(Absent))
         check_choice("posterior", posterior, get_args(Posterior))
-        steps = default_steps(solver) if steps is None else steps
-        backbone = self.backbone_in(precision or self.precision)
+        check_reuse(reuse)
+        solver, steps = diffusion.way(quality, solver, steps)
+        named = pick_precision(precision or self.precision, self.device)
+        backbone = self.backbone_in(named)
         drawn = [row for row in self.table.names if row not in given and (absent == "joint" or row in wanted)]
         unseen = [row for row in self.table.names if row not in given and row not in drawn] if absent == "noise" else []
-        encoded = {row: self._moments(row, given[row]) for row in given.layers}
-        batch = samples_at_once(self.table, backbone, max_memory, self.device)
+        fits = self._plan(given.layers, wanted, backbone, max_memory, reuse)
+        use, batch = Use(backbone.dtype == torch.float32, fits.keep), fits.at_once
+        encoded = {row: self._moments(row, given[row], use) for row in given.layers}
         scenes: list[Scene] = []
         for start in range(0, len(seeds), batch):
             some = list(seeds[start : start + batch])
             tick = partial(report_calls, progress, start, len(some), len(seeds)) if progress else None
-            latents = diffusion.sample(
-                backbone, self._noise(drawn, some), {row: self._given(row, m, some, posterior) for row, m in encoded.items()},
-                solver=solver, steps=steps, absent=self._noise(unseen, some), schedule=backbone.config.schedule, progress=tick)
-            layers = {row: self._decode(row, latents[row]) for row in wanted}
+            self.codecs.expect(wanted, use)
+            clean = {row: self._given(row, m, some, posterior) for row, (m, _) in encoded.items()}
+            noise, schedule = self._noise(unseen, some), backbone.config.schedule
+            still = {**{row: (z, 0.0) for row, z in clean.items()}, **{row: (z, float(schedule.steps)) for row, z in noise.items()}}
+            latents = diffusion.sample(Call(backbone, drawn, still, reuse), self._noise(drawn, some), clean, solver=solver, steps=steps,
+                                       absent=noise, schedule=schedule, progress=tick)
+            layers = {row: self._decode(row, latents[row], use) for row in wanted}
             for k, seed in enumerate(some):
-                notes = {"seed": seed, "model": self.name, "solver": solver, "steps": steps, "absent": absent, "posterior": posterior,
-                         "batch": len(some), "precision": NAMES[backbone.dtype], "given": list(given.layers),
-                         "copgen": copgen.__version__}
-                scenes.append(given.with_layers({row: layers[row][k] for row in wanted}, **notes))
+                notes = {"seed": seed, "model": self.name, "quality": diffusion.quality_of(solver, steps), "solver": solver, "steps": steps,
+                         "absent": absent, "posterior": posterior, "reuse": reuse, "batch": len(some), "precision": named,
+                         "given": list(given.layers), "copgen": copgen.__version__,
+                         "codecs": {row: how for row, (_, how) in [*encoded.items(), *((row, layers[row][k]) for row in wanted)] if how}}
+                scenes.append(given.with_layers({row: layers[row][k][0] for row in wanted}, **notes))
         if progress:
             progress(len(seeds) * steps, len(seeds) * steps, len(seeds), len(seeds))
         return scenes
 
     @torch.no_grad()
     def encode(self, scene: Scene) -> dict[str, Tensor]:
-        """The scaled latents [1, z, h, w] of every layer of a scene, posterior means."""
-        return {row: draw(self._moments(row, scene[row]), self.codec(row).scaling_factor) for row in scene.layers}
+        """The scaled latents [1, z, h, w] of every layer of a scene, posterior means, in float32."""
+        return {row: draw(self._moments(row, scene[row], Use())[0], self.codecs.scaling_factor(row)) for row in scene.layers}
 
     @torch.no_grad()
     def reconstruct(self, scene: Scene) -> Scene:
-        """Every layer through its codec and back: the floor under every error of this model."""
-        return scene.with_layers({row: self._decode(row, latent)[0] for row, latent in self.encode(scene).items()}, model=self.name)
+        """Every layer through its codec and back, in float32: the floor under every error of this model."""
+        back = {row: self._decode(row, latent, Use())[0] for row, latent in self.encode(scene).items()}
+        return scene.with_layers({row: layer for row, (layer, _) in back.items()}, model=self.name)
 
     def _wanted(self, given: Scene, want: str | Iterable[str] | None) -> tuple[str, ...]:
         if given.table.footprint != self.table.footprint:
@@ -181,36 +200,44 @@ class CopGen:
             raise ValueError("nothing is wanted: every row is given; leave out the rows to be generated")
         return wanted
 
-    def _moments(self, row: str, layer: np.ndarray) -> Tensor:
+    def _plan(self, given: Iterable[str], wanted: Iterable[str], backbone: UViT, max_memory: int | None,
+              reuse: int) -> Plan:
+        """How samples fit into memory: the backbone's weights, what a sample keeps alive in one network call, and the codecs."""
+        use = Use(backbone.dtype == torch.float32)
+        codecs = [*(self.codecs.need(row, "encoder", use) for row in given), *(self.codecs.need(row, "decoder", use) for row in wanted)]
+        config = backbone.config
+        held = config.depth // 2 + 16 + (3 * (config.depth + 1) if reuse > 1 else 0)         # skips, one block's tensors, all that is kept
+        numbers = self.table.sequence_length * config.width * held
+        weights = sum(tensor.nbytes for tensor in (*backbone.parameters(), *backbone.buffers()))
+        return plan(weights, numbers * backbone.dtype.itemsize, codecs,
+                    most=MOST_AT_ONCE.get(self.device.type, 1), max_memory=max_memory, device=self.device)
+
+    def _moments(self, row: str, layer: np.ndarray, use: Use) -> tuple[Tensor, str]:
         pixels = torch.from_numpy(self.table[row].scale.to_model(layer))
-        with full_float32():
-            return self.codec(row).moments(pixels.reshape(1, *self.table.pixel_shape(row)).to(self.device)).float()
+        return self.codecs.moments(row, pixels.reshape(1, *self.table.pixel_shape(row)).to(self.device), use)
 
     def _given(self, row: str, moments: Tensor, seeds: Sequence[int], posterior: str) -> Tensor:
         shape = self.table.latent_shape(row)
         own = gaussian(seeds, f"{row}/posterior", shape).to(self.device) if posterior == "sample" else None
-        return draw(moments, self.codec(row).scaling_factor, own).expand(len(seeds), *shape)
+        return draw(moments, self.codecs.scaling_factor(row), own).expand(len(seeds), *shape)
 
     def _noise(self, rows: Iterable[str], seeds: Sequence[int]) -> dict[str, Tensor]:
         return {row: gaussian(seeds, row, self.table.latent_shape(row)).to(self.device) for row in rows}
 
-    def _decode(self, row: str, latents: Tensor) -> np.ndarray:
-        codec = self.codec(row)
-        with full_float32():                     # one at a time: memory, and no batch effects
-            pixels = torch.cat([codec.decode(one) for one in latents.float().split(1)])
-        if not pixels.isfinite().all():
-            raise ValueError(f"model {self.name}: {row} came out as no number; its weights are damaged or need --precision fp32")
-        return self.table[row].scale.to_physical(pixels.float().cpu().numpy())
+    def _decode(self, row: str, latents: Tensor, use: Use) -> list[tuple[np.ndarray, str]]:
+        """The layer of each sample and its precision, one at a time: memory, and no batch effects."""
+        made = []
+        for latent in latents.float().split(1):
+            pixels, how = self.codecs.decode(row, latent, use)
+            if not pixels.isfinite().all():
+                raise ValueError(f"model {self.name}: {row} came out as no number; its weights are damaged or need --precision fp32")
+            made.append((self.table[row].scale.to_physical(pixels.float().cpu().numpy())[0], how))
+        return made
 
 
 def report_calls(progress: Progress, before: int, batch: int, samples: int, calls: int, of: int) -> None:
     """From calls of one batch to calls of the whole job."""
     progress(before * of + calls * batch, samples * of, before, samples)
-
-
-def full_float32() -> AbstractContextManager[None]:
-    """Convolutions on a GPU with all of float32's digits: TF32's ten bits are metres of height."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def gaussian(seeds: Sequence[int], stream: str, shape: tuple[int, ...]) -> Tensor:
@@ -222,13 +249,6 @@ def gaussian(seeds: Sequence[int], stream: str, shape: tuple[int, ...]) -> Tenso
         return generator.standard_normal(shape, dtype=np.float32)
 
     return torch.from_numpy(np.stack([one(seed) for seed in seeds]))
-
-
-def default_steps(solver: str) -> int:
-    """The network calls that a solver takes when nobody says how many; ValueError for a solver that isn't there."""
-    if solver not in diffusion.SOLVERS:
-        raise ValueError(f"no solver is called {solver!r}; there are: {', '.join(diffusion.SOLVERS)}")
-    return diffusion.SOLVERS[solver].steps
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -253,51 +273,15 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+def pick_precision(precision: Precision, device: torch.device) -> Precision:
+    """The precision that `auto` stands for; ValueError for one that is not known, or that this device can't compute in."""
     if precision == "auto":
-        native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else native_bf16_on_cpu()
-        return torch.bfloat16 if native else torch.float32
+        own = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else native(torch.bfloat16)
+        return "bf16" if own else "fp32"
     check_choice("precision", precision, get_args(Precision))
-    return DTYPES[precision]
-
-
-def native_bf16_on_cpu() -> bool:
-    """Whether the processor multiplies bf16 itself; oneDNN also accepts it where it must be emulated."""
-    return any(getattr(torch.cpu, test, lambda: False)() for test in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-
-
-def samples_at_once(table: Table, backbone: UViT, max_memory: int | None, device: torch.device) -> int:
-    """How many samples a batch may hold: what a sample keeps alive in one network call, against the memory allowed."""
-    free = max_memory if max_memory is not None else free_memory(device) // 2
-    numbers = table.sequence_length * backbone.config.width * (backbone.config.depth // 2 + 16)    # skips, then one block's tensors
-    largest = max(table.side(row) ** 2 for row in table.images) * 4 * 4 * 128                      # one decoder's widest layers, float32
-    each = numbers * backbone.dtype.itemsize
-    if max_memory is not None and max_memory < each + largest:
-        raise ValueError(f"max memory {max_memory / 2**20:.0f} MiB: one sample needs about {(each + largest) / 2**20:.0f} MiB")
-    return int(min(max((free - largest) // each, 1), MOST_AT_ONCE.get(device.type, 1)))
-
-
-def free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return min(available_memory(), memory_limit())
-
-
-def available_memory() -> int:
-    """What the system could give without swapping; 4 GiB where it doesn't say."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return 4 * 2**30
-
-
-def memory_limit() -> int:
-    """What a container leaves this process, where there is one."""
-    try:
-        return int(Path("/sys/fs/cgroup/memory.max").read_text()) - int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):                # no container, or "max"
-        return 2**63
+    if precision == "int8" and (device.type != "cpu" or kernels.library() is None):
+        raise ValueError("precision int8: is for a CPU with AMX and GCC beside it, which this is not; use auto, bf16 or fp32")
+    return precision
 
 
 def bundled() -> dict[str, Path]:

@@ -7,19 +7,20 @@ A model folder holds `copgen.json` (format, name, licence, geometry, rows, backb
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from copgen.backbone import BackboneConfig, UViT
-from copgen.codec import CodecConfig, KLCodec
+from copgen.codec import HALVES, CodecConfig, Half, KLCodec, laid_out
 from copgen.config import dump, parse
 from copgen.files import json_bytes, write_all, write_json
 from copgen.modalities import Modality, Table, table_with
@@ -27,6 +28,7 @@ from copgen.modalities import Modality, Table, table_with
 FORMAT = 1
 RECORD = "copgen.json"
 BACKBONE = "backbone.safetensors"
+SPAN = 2**26                                     # bytes of weights that are cast at once
 
 
 @dataclass(frozen=True)
@@ -155,13 +157,28 @@ def codec_files(codec: KLCodec, folder: Path, dtype: torch.dtype) -> dict[Path, 
             folder / "codec.json": json_bytes(dump(CodecRecord(codec.scaling_factor, codec.config)))}
 
 
-def load_codec(folder: Path) -> KLCodec:
-    """The codec of a folder, in float32; ValueError for files that are missing, damaged or of another size."""
+def load_codec(folder: Path, half: Half | None = None, dtype: torch.dtype = torch.float32) -> KLCodec:
+    """The codec of a folder, or the half of it that encodes or decodes, its inner layers in `dtype` and laid out for it (`laid_out`).
+
+    Raises ValueError for files that are missing, damaged or of another size, in either half.
+    """
+    codec = empty_codec(folder)
+    load_weights(codec, folder / "codec.safetensors", parts=None if half is None else HALVES[half],
+                 cast=lambda name, weight: laid_out(name, weight, dtype))
+    return (codec if half is None else codec.only(half)).eval()
+
+
+def check_codec(folder: Path) -> KLCodec:
+    """A codec without its weights, whose file's header says that they are there; ValueError as `load_codec`."""
+    codec, path = empty_codec(folder), folder / "codec.safetensors"
+    check_fit(codec, stored_shapes(path), str(path))
+    return codec
+
+
+def empty_codec(folder: Path) -> KLCodec:
     record = codec_record(folder)
     with torch.device("meta"):
-        codec = KLCodec(record.config, record.scaling_factor)
-    load_weights(codec, folder / "codec.safetensors")
-    return codec.eval()
+        return KLCodec(record.config, record.scaling_factor)
 
 
 def codec_record(folder: Path) -> CodecRecord:
@@ -178,27 +195,83 @@ def weight_bytes(weights: Mapping[str, Tensor], dtype: torch.dtype) -> bytes:
     return save(cast)
 
 
-def load_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Fill a network from a safetensors file; ValueError for a file that is damaged, or as `fill`."""
+def load_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.float32, *,
+                 cast: Callable[[str, Tensor], Tensor] | None = None, parts: Collection[str] | None = None) -> None:
+    """Fill a network from a safetensors file; ValueError for a file that is damaged or replaced meanwhile, or as `fill`.
+
+    cast: a weight's name and the weight as stored -> as it is wanted, instead of `dtype`. parts: the modules of the network that are
+    filled; of the others only the shapes are looked at.
+
+    The file is mapped. Weights stored in `dtype` stay where they are, as pages of the file that processes share, so a file in use may be
+    replaced (as all writers here do, by renaming) but not written into; others are cast a few at a time, so that at most SPAN bytes of
+    the file are in memory beside the network.
+    """
     try:
-        weights = load_file(path)
+        before = state_of(path)
+        shapes = stored_shapes(path)
+        check_fit(network, shapes, str(path))    # before anything is read: the weights of another model may not fit into memory
+        weights: dict[str, Tensor] = {}
+        wanted = {name: 4 * math.prod(shape) for name, shape in shapes.items() if parts is None or name.partition(".")[0] in parts}
+        for names in spans(wanted):
+            with safe_open(path, framework="pt") as file:                              # a map of its own, gone when its weights are cast
+                weights |= {name: cast(name, file.get_tensor(name)) if cast else file.get_tensor(name).to(dtype) for name in names}
+        if state_of(path) != before:             # maps of two files may be of two models
+            raise ValueError(f"{path}: was replaced while it was read; read it again")
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: is missing, damaged or no safetensors file ({error}); copy or convert the model again") from error
-    fill(network, {name: tensor.to(dtype) for name, tensor in weights.items()}, str(path))
+        raise unreadable(path, error) from error
+    network.load_state_dict(weights, strict=parts is None, assign=True)
+
+
+def stored_shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of every weight in a safetensors file, from its header; ValueError for a file that is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: is missing, damaged or no safetensors file ({error}); copy or convert the model again")
+
+
+def state_of(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written into."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def spans(sizes: Mapping[str, int], most: int = SPAN) -> Iterator[list[str]]:
+    """Names in lists of at most `most` bytes together, or of one."""
+    names: list[str] = []
+    held = 0
+    for name, size in sizes.items():
+        if names and held + size > most:
+            yield names
+            names, held = [], 0
+        names.append(name)
+        held += size
+    if names:
+        yield names
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Load weights strictly; ValueError that names the first that is missing, extra or of another shape."""
-    wanted = network.state_dict()
-    if missing := sorted(set(wanted) - set(weights)):
-        raise ValueError(f"{source}: {counted(missing)} missing, first {missing[0]}; these are weights of another model or size")
-    if extra := sorted(set(weights) - set(wanted)):
-        raise ValueError(f"{source}: {counted(extra)} not this model's, first {extra[0]}; these are of another model or size")
-    for name, tensor in weights.items():
-        if tensor.shape != wanted[name].shape:
-            raise ValueError(f"{source}: {name} has shape {list(tensor.shape)}, expected {list(wanted[name].shape)}; "
-                             "these are weights of another size")
+    check_fit(network, {name: tensor.shape for name, tensor in weights.items()}, source)
     network.load_state_dict(dict(weights), assign=True)
+
+
+def check_fit(network: nn.Module, shapes: Mapping[str, Sequence[int]], source: str) -> None:
+    """ValueError that names the first weight that is missing, extra or of another shape."""
+    wanted = network.state_dict()
+    if missing := sorted(set(wanted) - set(shapes)):
+        raise ValueError(f"{source}: {counted(missing)} missing, first {missing[0]}; these are weights of another model or size")
+    if extra := sorted(set(shapes) - set(wanted)):
+        raise ValueError(f"{source}: {counted(extra)} not this model's, first {extra[0]}; these are of another model or size")
+    for name, shape in shapes.items():
+        if list(shape) != list(wanted[name].shape):
+            raise ValueError(f"{source}: {name} has shape {list(shape)}, expected {list(wanted[name].shape)}; "
+                             "these are weights of another size")
 
 
 def counted(names: Sequence[str]) -> str:

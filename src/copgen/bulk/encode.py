@@ -25,14 +25,16 @@ from copgen.bulk.devices import gpus_for, one_thread
 from copgen.bulk.patches import Fault, Limits, NotThere, Patch, Which, numbers, read_patches
 from copgen.bulk.records import REJECTED, Record, Tally, beside, write_index, write_records
 from copgen.codec import KLCodec
+from copgen.codecs import full_float32
 from copgen.config import dump, load
 from copgen.engines import Engine
 from copgen.files import sha256, write_json
 from copgen.majortom.cells import Offset
 from copgen.majortom.cells import cells as cells_on_disk
 from copgen.majortom.grid import checked_cell
+from copgen.memory import free_memory
 from copgen.modalities import Table
-from copgen.model import CopGen, free_memory, full_float32, pick_device
+from copgen.model import CopGen, pick_device
 from copgen.scene import Scene
 from copgen.store import codec_record, load_codec
 from copgen.training.encode import stored_moments
@@ -254,9 +256,7 @@ def in_words(reasons: Mapping[str, int]) -> str:
 
 def encoder_of(folder: Path, device: torch.device) -> KLCodec:
     """A codec without what only decodes: more than half of its weights."""
-    codec = load_codec(folder)
-    del codec.decoder, codec.post_quant_conv
-    return codec.to(device).requires_grad_(False)
+    return load_codec(folder, "encoder").to(device).requires_grad_(False)
 
 
 # --- a worker -----------------------------------------------------------------------------------------------------------------------

@@ -36,8 +36,9 @@ def run(
         "evaluate-small.toml or evaluate-beta.toml."))],
     out: Annotated[Path, typer.Option(help="Folder of this evaluation; what is finished in it is kept.")],
     generator: Annotated[str, typer.Option(help=(
-        "What draws: nano, copgen-base or a model folder (options: nano,steps=30,solver=published); samples on disk: folder:PATH (as "
-        "copgen generate writes), published:PATH, benchmark:PATH,config=copgen; perfect or collapsed: what to compare with."))] = "nano",
+        "What draws: nano, copgen-base or a model folder (options: nano,quality=fast or nano,steps=30,solver=published); samples on disk: "
+        "folder:PATH (as copgen generate writes), published:PATH, benchmark:PATH,config=copgen; perfect or collapsed: what to "
+        "compare with."))] = "nano",
     set: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: --set samples=8.")] = None,
     keep: Annotated[int, typer.Option(help="Keep the samples of so many first cases of each condition, for figures.")] = 3,
     features: Annotated[str | None, typer.Option(help=(

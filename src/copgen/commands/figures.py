@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from copgen.commands.options import NAMES, ArchiveOffset, Device, listed, offset_in, one_of
+from copgen.commands.options import NAMES, ArchiveOffset, Device, QualityName, listed, offset_in, one_of
 from copgen.console import stages
 
 SHOWN = ("samples, places, narrowing, profiles, infilling, priors, architecture, moments, ranks, coverage, reliability, spread, best-of, "
@@ -74,6 +74,7 @@ def loop(
     samples: Annotated[int, typer.Option(help="Loops, each with a seed of its own.")] = 3,
     seed: Annotated[int, typer.Option(help="Loop k has this seed + k.")] = 0,
     offset: ArchiveOffset = "0",
+    quality: QualityName = "default",
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that this run writes.")] = False,
 ) -> None:
@@ -92,13 +93,14 @@ def loop(
     products = listed(through)
     wanted = ",".join(dict.fromkeys([*products[-1:], *listed(keep or "")]))
     job = Job(out, model, tuple(input or ()), archive, start, given=wanted if archive else None, samples=samples, seed=seed,
-              offset=offset_in(offset), device=one_of("--device", device, "auto", "cpu", "cuda"))
+              quality=quality, offset=offset_in(offset), device=one_of("--device", device, "auto", "cpu", "cuda"))
     check_settings(job)
     drawn = CopGen.from_pretrained(model, device=job.device)
     scene = given_scene(job, drawn.table)
     check_target(out, ["loop.png", "loop.pdf", "drift.csv", "run.json"], overwrite=overwrite)
     with stages() as (tick, _):
-        found = run(drawn, scene, products, rounds, job.seeds, keep=listed(keep or ""), progress=partial(tick, "generations"))
+        found = run(drawn, scene, products, rounds, job.seeds, keep=listed(keep or ""), quality=quality,
+                    progress=partial(tick, "generations"))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([Drift._fields, *(one for each in found for one in each.drift)])

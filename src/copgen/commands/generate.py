@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from copgen.commands.options import NAMES, Address, ArchiveOffset, CellsFile, Device, EngineName, listed, offset_in, one_of, pair, size
+from copgen.commands.options import (
+    NAMES,
+    Address,
+    ArchiveOffset,
+    CellsFile,
+    Device,
+    EngineName,
+    QualityName,
+    listed,
+    offset_in,
+    one_of,
+    pair,
+    size,
+)
 from copgen.console import progress_bar, stages
 
 if TYPE_CHECKING:
@@ -21,6 +34,8 @@ Inputs = Annotated[list[str] | None, typer.Option(metavar="PRODUCT=PATH[,key=val
     "and later), as=thumbnail|layer (what a file of 8 bits holds)."))]
 AbsentRows = Annotated[str, typer.Option(help=(
     "Rows neither given nor wanted: joint (drawn too: samples don't depend on what is wanted), noise or drop (quicker)."))]
+Reuse = Annotated[int, typer.Option(metavar="N", help=(
+    "Only every N-th network call looks at what is given anew: quicker the more is given, and an approximation; 3 loses little."))]
 
 
 def generate(
@@ -47,9 +62,12 @@ def generate(
     want: Annotated[str | None, typer.Option(help=f"What to generate: {NAMES}. Left out: all that is not given.")] = None,
     samples: Annotated[int, typer.Option(help="How many samples.")] = 1,
     seed: Annotated[int, typer.Option(help="Sample k has this seed + k.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Network calls a sample; left out: the solver's own.")] = None,
-    solver: Annotated[str, typer.Option(help="default (15 calls), or published: the authors' (50 calls).")] = "default",
-    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32: the backbone's weights. Decoding is always float32.")] = "auto",
+    quality: QualityName = "default",
+    steps: Annotated[int | None, typer.Option(help="Network calls a sample, in place of a quality's.")] = None,
+    solver: Annotated[str, typer.Option(help="default, every quality's, or published: the authors' (50 calls).")] = "default",
+    reuse: Reuse = 1,
+    precision: Annotated[str, typer.Option(help=(
+        "auto, bf16 or fp32: the network's numbers; or int8: 8 bits in most of its products, quicker (CPUs with AMX)."))] = "auto",
     device: Device = "auto",
     absent: AbsentRows = "joint",
     posterior: Annotated[str, typer.Option(help="The given layers' latents: mean, or sample (a draw of each seed's own).")] = "mean",
@@ -74,15 +92,14 @@ def generate(
     job = Job(
         out=out, model=model, inputs=tuple(input or ()), archive=archive, cell=cell, given=given, constants=tuple(constant or ()),
         patch=pair("--patch", patch, int), window=pair("--window", window, float), place=place, date=date, offset=offset_in(offset),
-        fill=fill, want=want, samples=samples, seed=seed, steps=steps, solver=solver,
-        precision=one_of("--precision", precision, "auto", "bf16", "fp32"), device=one_of("--device", device, "auto", "cpu", "cuda"),
+        fill=fill, want=want, samples=samples, seed=seed, quality=quality, steps=steps, solver=solver, reuse=reuse,
+        precision=one_of("--precision", precision, "auto", "bf16", "fp32", "int8"),
+        device=one_of("--device", device, "auto", "cpu", "cuda"),
         absent=one_of("--absent", absent, "joint", "noise", "drop"), posterior=one_of("--posterior", posterior, "mean", "sample"),
         s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"), pictures=one_of("--pictures", pictures, "png", "webp", "jpeg"),
         max_memory=size("--max-memory", max_memory), overwrite=overwrite, command=tuple(sys.argv[1:]))
-    if cells is not None or cells_file is not None:
-        many(job, tiles, cells, cells_file, (patches, engine, devices, address))
-    else:
-        one(job, tiles, (patches, engine, devices, address))
+    for_many = (patches, engine, devices, address)
+    many(job, tiles, cells, cells_file, for_many) if cells is not None or cells_file is not None else one(job, tiles, for_many)
 
 
 def one(job: Job, tiles: bool, for_many: tuple[str, str, int, str | None]) -> None:

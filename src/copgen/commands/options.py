@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from copgen.quality import QUALITIES
+
 if TYPE_CHECKING:
     from copgen.majortom.cells import Offset
     from copgen.training.launch import Devices
@@ -27,6 +29,8 @@ ArchiveOffset = Annotated[str, typer.Option(help=(
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 CellsFile = Annotated[Path | None, typer.Option(help="A text file with one cell a line; # begins a comment.")]
 Workers = Annotated[int, typer.Option(help="Processes a device that read data ahead; the run is the same for any number.")]
+QualityName = Annotated[str, typer.Option("--quality", help=(
+    "; ".join(f"{name} ({one.steps} network calls a sample): {one.said}" for name, one in QUALITIES.items()) + "."))]
 NAMES = "rows, products or released keys, comma-separated; `copgen modalities --model MODEL` lists them"
 
 

@@ -2,7 +2,7 @@
 
 | text | the generator |
 |---|---|
-| `nano`, a model's name or folder | a model of ours; `nano,steps=15,solver=default,precision=fp32` |
+| `nano`, a model's name or folder | a model of ours; `nano,quality=fast,precision=fp32`, `nano,steps=30,solver=published`, `nano,reuse=3` |
 | `folder:PATH` | what `copgen generate` wrote, or another generator in the same files: `copgen.evaluation.folders` |
 | `published:PATH` | run folders of the published code or its TerraMind baseline: `copgen.evaluation.published_runs` |
 | `benchmark:PATH,config=copgen` | the samples in the stochastic benchmark's parquet files: `copgen.evaluation.benchmark` |
@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copgen import __version__
+from copgen.diffusion import way
 from copgen.evaluation.again import Kept
 from copgen.evaluation.cases import Resampled, Resampling
 from copgen.evaluation.folders import open_folder
 from copgen.evaluation.published_runs import open_runs
 from copgen.evaluation.sources import folder_in, one_of, options_of, whole_number
 from copgen.modalities import TABLE, Modality, Table
-from copgen.model import Absent, CopGen, Posterior, Precision, check_choice, default_steps, pick_dtype
+from copgen.model import Absent, CopGen, Posterior, Precision, check_choice, pick_precision
 from copgen.scene import Scene
 from copgen.writing import RadarUnit
 
@@ -106,7 +107,7 @@ def open_forecaster(text: str, name: str, options: dict[str, str], table: Table)
 
 # --- a model ------------------------------------------------------------------------------------------------------------------------
 
-MODEL_OPTIONS = ("steps", "solver", "precision", "device", "absent", "posterior")
+MODEL_OPTIONS = ("quality", "steps", "solver", "precision", "device", "absent", "posterior", "reuse")
 
 
 @dataclass
@@ -118,18 +119,20 @@ class Model:
     solver: str
     absent: Absent
     posterior: Posterior
+    reuse: int = 1
 
     @classmethod
     def opened(cls, text: str, name: str, options: dict[str, str], device: str) -> Model:
-        solver, precision = options.get("solver", "default"), options.get("precision", "auto")
+        precision = options.get("precision", "auto")
         absent, posterior = options.get("absent", "joint"), options.get("posterior", "mean")
         for what, value, choices in (("precision", precision, get_args(Precision)), ("absent", absent, get_args(Absent)),
                                      ("posterior", posterior, get_args(Posterior))):
             check_choice(f"generator {text!r}: {what}", value, choices)
-        default = default_steps(solver)
-        steps = whole_number(options["steps"], f"generator {text!r}: steps", 1) if "steps" in options else default
+        calls = whole_number(options["steps"], f"generator {text!r}: steps", 1) if "steps" in options else None
+        solver, steps = way(options.get("quality", "default"), options.get("solver", "default"), calls)
+        reuse = whole_number(options.get("reuse", "1"), f"generator {text!r}: reuse", 1)
         model = CopGen.from_pretrained(name, device=options.get("device", device), precision=cast(Precision, precision))
-        return cls(model, steps, solver, cast(Absent, absent), cast(Posterior, posterior))
+        return cls(model, steps, solver, cast(Absent, absent), cast(Posterior, posterior), reuse)
 
     @property
     def table(self) -> Table:
@@ -141,14 +144,15 @@ class Model:
             return []
         known = case.only([row for row in given if row in self.table.by_name])
         return self.model.generate(known, wanted, seeds=list(seeds), steps=self.steps, solver=self.solver, absent=self.absent,
-                                   posterior=self.posterior)
+                                   posterior=self.posterior, reuse=self.reuse)
 
     def record(self) -> dict[str, Any]:
         model = self.model
-        precision = str(pick_dtype(model.precision, model.device)).removeprefix("torch.")
+        precision = pick_precision(model.precision, model.device)
         return {"source": "model", "name": model.name, "sha256": model.weights_sha256(), "parameters": model.parameters(),
                 "rows": list(model.table.names), "solver": self.solver, "steps": self.steps, "precision": precision,
-                "absent": self.absent, "posterior": self.posterior, "copgen": __version__}
+                "absent": self.absent, "posterior": self.posterior, "copgen": __version__,
+                **({"reuse": self.reuse} if self.reuse > 1 else {})}
 
 
 # --- between the two --------------------------------------------------------------------------------------------------------------

@@ -1,132 +1,14 @@
 // What a network call spends outside its matrix products, for processors with AMX (bf16 tiles) and AVX-512: attention, residual and
-// layer norm, GELU. All numbers between bf16 inputs and outputs are float32. Compiled by kernels.py for the machine that it runs on.
-//
-// A tile register holds 16 rows of 64 bytes. _tile_dpbf16ps(C, A, B) adds A [16 x 32] times B [32 x 16] to C [16 x 16]; B's rows come in
-// pairs: its register's row r holds, column by column, B[2r] and B[2r + 1].
+// layer norm; and the products (products.h). All numbers between bf16 inputs and outputs are float32. Compiled by kernels.py for the machine
+// that it runs on.
 
-#include <immintrin.h>
-#include <omp.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
+#include "products.h"
+#include "tiles.h"
 
 namespace {
 
-using bf16 = std::uint16_t;
 constexpr int HEAD = 64;                 // values a head
 constexpr int QUERIES = 32;              // queries at a time: two tiles
-constexpr float LOG2_E = 1.44269504088896f;
-
-// Registers 0-3 are sums, 4-7 factors; all are full.
-struct alignas(64) TileConfig {
-    std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-const TileConfig FULL;                   // in memory, for the instruction that reads it says nothing to the compiler of how much it reads
-
-struct Tiles {                           // the calling thread's, while this lives
-    Tiles() { _tile_loadconfig(&FULL); }
-    ~Tiles() { _tile_release(); }
-};
-
-// What was written before is in memory from here on: the intrinsics that load a tile don't tell the compiler that they read.
-inline void settle() { asm volatile("" ::: "memory"); }
-
-// A thread's working memory, which it keeps: fresh memory costs a page fault every 4 kB.
-class Scratch {
-    char* start = nullptr;
-    std::size_t size = 0, used = 0;
-
-public:
-    Scratch() = default;
-    Scratch(const Scratch&) = delete;
-    ~Scratch() { std::free(start); }
-    void begin(std::size_t bytes) {      // what was taken before is gone
-        used = 0;
-        if (bytes <= size) return;
-        std::free(start);
-        size = (bytes + 4095) / 4096 * 4096;
-        start = static_cast<char*>(std::aligned_alloc(4096, size));
-        if (!start) std::abort();        // a few megabytes: nothing else would work either
-    }
-    template <class T> T* take(std::size_t count) {
-        T* place = reinterpret_cast<T*>(start + used);
-        used += (count * sizeof(T) + 63) / 64 * 64;
-        return place;
-    }
-};
-
-thread_local Scratch scratch;
-
-inline __m512 widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
-
-inline __m256i narrow(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
-
-inline __m512 load16(const bf16* x) { return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x))); }
-
-inline void store16(bf16* to, __m512 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrow(x)); }
-
-// 2 to the power t, relative error below 5e-6: a polynomial on [0, 1), of least squares at Chebyshev's nodes, exact at 0.
-inline __m512 exp2(__m512 t) {
-    const __m512 f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    __m512 p = _mm512_set1_ps(1.35557577e-2f);
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.20323522e-2f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.41379774e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.93032458e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, t);
-}
-
-// Of two halves of 16 numbers of 16 bits: first, first, second, second, ...
-inline __m512i interleaved(__m512i halves) {
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18,
-                                           2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(order, halves);
-}
-
-// Rows become columns in a block of 16 x 16 numbers of 32 bits.
-inline void transpose(__m512i (&r)[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int i = 0; i < 4; ++i) {
-        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 4; ++i) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-        r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-        r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
-    }
-}
-
-// 16 rows of 32 values, of which the first `rows` are there, as B wants them: [16 pairs of values][16 rows][2].
-inline void pack_columns(const bf16* from, std::ptrdiff_t stride, int rows, bf16* to) {
-    __m512i r[16];
-    for (int i = 0; i < 16; ++i) r[i] = i < rows ? _mm512_loadu_si512(from + i * stride) : _mm512_setzero_si512();
-    transpose(r);
-    for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + 32 * i, r[i]);
-}
 
 struct Rows { const bf16* at; std::ptrdiff_t stride; };     // one head of one sample: row i begins at at + i * stride
 
@@ -238,139 +120,15 @@ void write_out(const float* o, const __m512 (&sum)[2], int there, bf16* out, std
     }
 }
 
-// x Phi(x): the error function by Abramowitz and Stegun 7.1.26, whose error is below 1.5e-7.
-inline __m512 gelu(__m512 x) {
-    const __m512 z = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.70710678f)), one = _mm512_set1_ps(1.0f);
-    const __m512 d = _mm512_fmadd_ps(z, _mm512_set1_ps(0.3275911f), one), guess = _mm512_rcp14_ps(d);
-    const __m512 t = _mm512_mul_ps(guess, _mm512_fnmadd_ps(d, guess, _mm512_set1_ps(2.0f)));              // 1 / d by one step of Newton's
-    __m512 p = _mm512_set1_ps(1.061405429f);
-    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-1.453152027f));
-    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
-    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
-    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
-    const __m512 tail = _mm512_mul_ps(_mm512_mul_ps(p, t), exp2(_mm512_mul_ps(_mm512_mul_ps(z, z), _mm512_set1_ps(-LOG2_E))));
-    const __m512 below = _mm512_mul_ps(_mm512_mul_ps(tail, _mm512_set1_ps(0.5f)), x);                     // x Phi(x) where x is negative
-    return _mm512_mask_sub_ps(below, _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GE_OQ), x, below);
-}
-
-// Matrix products. Weights come in panels of 32 columns, of which half a segment (32 kB) stays in the first-level cache while blocks of 32
-// rows go by; the rows' segment stays in the second. A segment is 1024 of the numbers that are summed over, 32 steps of 32.
-constexpr int SEGMENT = 32, HALF = 16, MOST_BLOCKS = 14;
-
-// Where a step of a panel lies in packed weights: segment by segment, panel by panel, step by step, 1024 numbers each.
-inline std::ptrdiff_t panel_at(int step, int panel, int steps, int panels) {
-    const std::ptrdiff_t segment = step / SEGMENT * SEGMENT, length = std::min<std::ptrdiff_t>(SEGMENT, steps - segment);
-    return 1024 * (segment * panels + panel * length + step - segment);
-}
-
-// What is multiplied: x [rows, 32 * steps] by panels from..to of w. Packed x and out are [blocks][steps or panels][32][32], as A wants them:
-// one product's out is then the next one's x as it stands.
-struct Product {
-    const bf16 *x, *w, *bias;
-    bf16* out;
-    int rows, steps, panels, from, to;
-    bool x_packed, out_packed;
-};
-
-// A block of sums [2][2][16][16] on its way out, a few rows between two steps of the next block: vectors and tiles work side by side.
-template <bool GELU> struct Leaving {
-    const float* sums = nullptr;
-    bf16* out = nullptr;
-    const bf16* bias = nullptr;
-    std::ptrdiff_t stride = 0;
-    int next = 0, rows = 0;
-
-    void leave(int count) {
-        for (const int end = std::min(next + count, rows); next < end; ++next) {
-            __m512 y[2];
-            for (int side = 0; side < 2; ++side) {
-                y[side] = _mm512_load_ps(sums + next / 16 * 512 + side * 256 + next % 16 * 16);
-                if (bias) y[side] = _mm512_add_ps(y[side], load16(bias + 16 * side));
-                if (GELU) y[side] = gelu(y[side]);
-            }
-            _mm512_storeu_si512((out + next * stride), (__m512i)_mm512_cvtne2ps_pbh(y[1], y[0]));
-        }
-    }
-};
-
-// Rows of x as A wants them: [blocks][steps][2][16][32], rows beyond the last are zero.
-void pack_rows(const bf16* x, std::ptrdiff_t stride, int rows, int blocks, int steps, bf16* to) {
-    for (int row = 0; row < 32 * blocks; ++row)
-        for (int step = 0; step < steps; ++step) {
-            const __m512i values = row < rows ? _mm512_loadu_si512(x + row * stride + 32 * step) : _mm512_setzero_si512();
-            _mm512_store_si512(to + ((row / 32 * steps + step) * 32 + row % 32) * 32, values);
-        }
-}
-
-template <bool GELU> void multiply(const Product& p) {
-    const int blocks = (p.rows + 31) / 32;
-    const std::ptrdiff_t in = 32 * p.steps, outs = 32 * p.panels;
-    const std::size_t held = p.steps > SEGMENT ? p.to - p.from : 1;          // panels whose sums wait for the next segment
-    scratch.begin(sizeof(float) * 1024 * (held * blocks + 2) + sizeof(bf16) * 1024 * SEGMENT * blocks + 4096);
-    float* waiting = scratch.take<float>(held * blocks * 1024);
-    float* done = scratch.take<float>(2 * 1024);
-    bf16* packed = scratch.take<bf16>(1024 * static_cast<std::size_t>(SEGMENT) * blocks);
-    Leaving<GELU> leaving;
-    for (int segment = 0; segment < p.steps; segment += SEGMENT) {
-        const int length = std::min(SEGMENT, p.steps - segment);
-        if (!p.x_packed) pack_rows(p.x + 32 * segment, in, p.rows, blocks, length, packed);
-        const bf16* a = p.x_packed ? p.x + 1024 * segment : packed;
-        const std::ptrdiff_t block_stride = 1024 * (p.x_packed ? p.steps : length);
-        settle();
-        for (int panel = p.from; panel < p.to; ++panel)
-            for (int half = 0; half < length; half += HALF) {
-                const int steps = std::min(HALF, length - half);
-                const bool first = segment + half == 0, last = segment + half + steps == p.steps;
-                const bf16* weights = p.w + panel_at(segment + half, panel, p.steps, p.panels);
-                const char* ahead = reinterpret_cast<const char*>(weights + 1024 * steps);     // the next half panel, most often
-                const int lines = (32 * HALF + blocks * steps - 1) / (blocks * steps);
-                for (int block = 0; block < blocks; ++block) {
-                    float* sums = waiting + ((held > 1 ? panel - p.from : 0) * blocks + block) * 1024;
-                    const bool both = p.rows - 32 * block > 16;
-                    if (first) {
-                        _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
-                    } else {
-                        _tile_loadd(0, sums, 64);
-                        _tile_loadd(1, sums + 256, 64);
-                        _tile_loadd(2, sums + 512, 64);
-                        _tile_loadd(3, sums + 768, 64);
-                    }
-                    const bf16 *rows = a + block * block_stride + half * 1024, *columns = weights;
-                    for (int step = 0; step < steps; ++step, rows += 1024, columns += 1024) {
-                        _tile_stream_loadd(4, rows, 64);             // past the first-level cache, where the panel is to stay
-                        _tile_loadd(6, columns, 64);
-                        _tile_dpbf16ps(0, 4, 6);
-                        _tile_loadd(7, columns + 512, 64);
-                        _tile_dpbf16ps(1, 4, 7);
-                        if (both) {
-                            _tile_stream_loadd(5, rows + 512, 64);
-                            _tile_dpbf16ps(2, 5, 6);
-                            _tile_dpbf16ps(3, 5, 7);
-                        }
-                        for (int line = 0; line < lines; ++line, ahead += 64) _mm_prefetch(ahead, _MM_HINT_T1);
-                        leaving.leave(2);
-                    }
-                    leaving.leave(32);
-                    if (last) sums = done + (block & 1) * 1024;
-                    _tile_stored(0, sums, 64);
-                    _tile_stored(1, sums + 256, 64);
-                    _tile_stored(2, sums + 512, 64);
-                    _tile_stored(3, sums + 768, 64);
-                    if (last) leaving = {sums, p.out + (p.out_packed ? (block * p.panels + panel) * 1024 : 32 * block * outs + 32 * panel),
-                                         p.bias ? p.bias + 32 * panel : nullptr, p.out_packed ? 32 : outs, 0,
-                                         p.out_packed ? 32 : std::min(32, p.rows - 32 * block)};
-                }
-            }
-    }
-    leaving.leave(32);
-}
-
 }  // namespace
 
 extern "C" {
 
-// Whether the system lets this process use tile registers (Linux asks to be asked).
-int copgen_permitted() { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0; }
+// Whether the processor has tiles of both kinds and the system lets this process use them (Linux asks to be asked).
+int copgen_permitted() {
+    return __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-int8") &&
+           syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+}
 
 // Softmax attention: q [batch, queries, heads, 64], k and v [batch, keys, heads, 64], out as q. Strides in values, of samples and of rows.
 void copgen_attention(const bf16* q, const bf16* k, const bf16* v, bf16* out, int batch, int heads, int queries, int keys, float scale,
@@ -413,7 +171,7 @@ void copgen_attention(const bf16* q, const bf16* k, const bf16* v, bf16* out, in
     }
 }
 
-// A linear layer's weights [out, in], both multiples of 32, as `multiply` reads them.
+// A linear layer's weights [out, in], both multiples of 32, as `multiply` reads them; of integers two count as one number, so half as many.
 void copgen_pack(const bf16* from, bf16* to, int in, int out) {
     const int steps = in / 32, panels = out / 32;
     const std::uintptr_t page = 1 << 21, start = (reinterpret_cast<std::uintptr_t>(to) + page - 1) / page * page;
@@ -427,9 +185,11 @@ void copgen_pack(const bf16* from, bf16* to, int in, int out) {
                              to + panel_at(step, panel, steps, panels) + 512 * side);
 }
 
-// out = x w^T + bias, or the GELU of that: x [rows, in], out [rows, out], each packed if so said; w packed; bias may be null.
-void copgen_linear(const bf16* x, const bf16* w, const bf16* bias, bf16* out, int rows, int in, int outs, int gelu, int x_packed,
-                   int out_packed) {
+// out = x w^T + bias, or the GELU of that: x [rows, in], out [rows, out], each packed if so said; w packed, integers if there are scales
+// [out] of its columns, bf16 where these are null; bias may be null.
+void copgen_linear(const bf16* x, const bf16* w, const float* scales, const bf16* bias, bf16* out, int rows, int in, int outs, int gelu,
+                   int x_packed, int out_packed) {
+    const auto run = scales ? gelu ? multiply<true, true> : multiply<true, false> : gelu ? multiply<false, true> : multiply<false, false>;
     const int blocks = (rows + 31) / 32, panels = outs / 32, threads = omp_get_max_threads();
     const int groups = std::max((blocks + MOST_BLOCKS - 1) / MOST_BLOCKS, std::min(threads, std::max(1, blocks / 8)));
     const int shares = std::max(1, threads / groups);       // of the columns: many threads need not all read all weights
@@ -438,9 +198,9 @@ void copgen_linear(const bf16* x, const bf16* w, const bf16* bias, bf16* out, in
         const Tiles tiles;
         const int group = task / shares, share = task % shares;
         const std::ptrdiff_t first = 32 * (blocks * group / groups), end = std::min(rows, 32 * (blocks * (group + 1) / groups));
-        const Product product{x + first * in, w, bias, out + first * outs, static_cast<int>(end - first), in / 32, panels,
-                              panels * share / shares, panels * (share + 1) / shares, x_packed != 0, out_packed != 0};
-        if (end > first) gelu ? multiply<true>(product) : multiply<false>(product);
+        if (end > first)
+            run({x + first * in, w, bias, scales, out + first * outs, static_cast<int>(end - first), in, panels, panels * share / shares,
+                 panels * (share + 1) / shares, x_packed != 0, out_packed != 0});
     }
 }
 

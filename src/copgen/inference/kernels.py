@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -25,10 +26,10 @@ from torch.nn import functional as F
 
 from copgen.files import cache_folder
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cpp", "products.h", "tiles.h"))
 # the least that the intrinsics need, named rather than -march=native: a cache may be shared by machines that differ
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-w", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl",
-         "-mavx512bf16", "-mamx-tile", "-mamx-bf16")
+         "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8")
 HEAD = 64                                        # values a head that the attention is written for
 BLOCK = 32                                       # rows and columns that products go by
 _enabled = True
@@ -75,35 +76,52 @@ def add_norm(norm: nn.LayerNorm, x: Tensor, y: Tensor | None = None) -> Tensor:
     return out
 
 
-def pack(weight: Tensor) -> Tensor:
-    """A linear layer's weights [out, in] as `linear` reads them, in one row."""
-    packed = torch.empty(weight.numel(), dtype=weight.dtype)
-    ready().copgen_pack(pointer(weight.contiguous()), pointer(packed), weight.shape[1], weight.shape[0])
-    return packed
+@dataclass(frozen=True)
+class Packed:
+    """A linear layer's weights as `linear` reads them, bf16 or 8-bit integers with the scale of each output, and its bias."""
+
+    weight: Tensor                               # [in * out]
+    scales: Tensor | None                        # float32 [out]: what one is
+    bias: Tensor | None                          # bf16 [out]
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
-    """x [..., in] times packed weights, plus the bias [out], or the GELU of that: [..., out]."""
-    width, outs = x.shape[-1], weight.numel() // x.shape[-1]
+def pack(weight: Tensor, bias: Tensor | None = None, *, integers: bool = False) -> Packed:
+    """Weights [out, in], multiples of 32 (in of 64 for integers), with the bias [out]."""
+    values, scales = quantised(weight) if integers else (weight.contiguous(), None)
+    packed = torch.empty(values.numel(), dtype=values.dtype)
+    ready().copgen_pack(pointer(values), pointer(packed), values.shape[1] // (2 if integers else 1), values.shape[0])
+    return Packed(packed, scales, bias)
+
+
+def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights [out, in] as integers up to 127 and what one is, float32 [out]."""
+    scales = weight.float().abs().amax(1) / 127
+    per_one = torch.where(scales > 0, 1 / scales, 0.0)
+    return (weight.float() * per_one[:, None]).round().to(torch.int8), scales
+
+
+def linear(x: Tensor, layer: Packed, *, gelu: bool = False) -> Tensor:
+    """x [..., in] times packed weights, plus the bias, or the GELU of that: [..., out]."""
+    width, outs = x.shape[-1], layer.weight.numel() // x.shape[-1]
     out = x.new_empty(*x.shape[:-1], outs)
-    multiply(x.contiguous(), weight, bias, out, x.numel() // width, width, outs, gelu=gelu)
+    multiply(x.contiguous(), layer, out, x.numel() // width, width, outs, gelu=gelu)
     return out
 
 
-def mlp(x: Tensor, first: Tensor, first_bias: Tensor | None, second: Tensor, second_bias: Tensor | None) -> Tensor:
-    """Packed `second` of the GELU of packed `first` of x [..., width]; what lies between is never put in order."""
+def mlp(x: Tensor, first: Packed, second: Packed) -> Tensor:
+    """The second layer of the GELU of the first of x [..., width]; what lies between is never put in order."""
     width = x.shape[-1]
-    rows, hidden = x.numel() // width, first.numel() // width
+    rows, hidden = x.numel() // width, first.weight.numel() // width
     between, out = x.new_empty(-(-rows // BLOCK) * BLOCK, hidden), torch.empty_like(x)
-    multiply(x.contiguous(), first, first_bias, between, rows, width, hidden, gelu=True, out_packed=True)
-    multiply(between, second, second_bias, out, rows, hidden, width, x_packed=True)
+    multiply(x.contiguous(), first, between, rows, width, hidden, gelu=True, out_packed=True)
+    multiply(between, second, out, rows, hidden, width, x_packed=True)
     return out
 
 
-def multiply(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, rows: int, width: int, outs: int, *, gelu: bool = False,
-             x_packed: bool = False, out_packed: bool = False) -> None:
-    ready().copgen_linear(pointer(x), pointer(weight), None if bias is None else pointer(bias), pointer(out), rows, width, outs,
-                          gelu, x_packed, out_packed)
+def multiply(x: Tensor, layer: Packed, out: Tensor, rows: int, width: int, outs: int, *, gelu: bool = False, x_packed: bool = False,
+             out_packed: bool = False) -> None:
+    weight, scales, bias = (None if part is None else pointer(part) for part in (layer.weight, layer.scales, layer.bias))
+    ready().copgen_linear(pointer(x), weight, scales, bias, pointer(out), rows, width, outs, gelu, x_packed, out_packed)
 
 
 def pointer(tensor: Tensor) -> ctypes.c_void_p:
@@ -151,7 +169,7 @@ def gcc() -> str | None:
 def compiled(compiler: str) -> Path:
     """The shared library, compiled if it isn't in the cache; in a folder that nobody else may write to."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    key = hashlib.sha256("\0".join([SOURCE.read_text(encoding="utf-8"), version, *FLAGS]).encode()).hexdigest()[:24]
+    key = hashlib.sha256("\0".join([*(path.read_text(encoding="utf-8") for path in SOURCES), version, *FLAGS]).encode()).hexdigest()[:24]
     folder = cache_folder() / "kernels"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -163,6 +181,6 @@ def compiled(compiler: str) -> Path:
     library = folder / f"{key}.so"
     if not library.is_file():
         part = library.with_suffix(f".{os.getpid()}")
-        subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(part)], check=True, capture_output=True, text=True, timeout=120)
+        subprocess.run([compiler, *FLAGS, str(SOURCES[0]), "-o", str(part)], check=True, capture_output=True, text=True, timeout=120)
         part.replace(library)
     return library

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from copgen import scores
 from copgen.codec import Codec, KLCodec, draw
+from copgen.codecs import full_float32
 from copgen.config import parse
 from copgen.modalities import Modality, Table
-from copgen.model import CopGen, full_float32
+from copgen.model import CopGen
 from copgen.reading import CopgenWarning, read_scene
 from copgen.scaling import Decibel, EightBit, Legend, Linear, LogHeight
 from copgen.scene import Scene
