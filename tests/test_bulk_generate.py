@@ -91,7 +91,7 @@ def test_what_is_finished_is_kept_and_what_is_half_done_is_done_again(job: Job) 
 
 @pytest.mark.parametrize(("change", "says"), [
     ({"seed": 6}, "drawn with seed 5, not 6"), ({"samples": 2}, "drawn with samples 1, not 2"),
-    ({"given": "DEM"}, "drawn with given DEM,LULC"),
+    ({"given": "DEM"}, "drawn with given DEM,LULC"), ({"reuse": 2}, "drawn with reuse 1, not 2"),
 ])
 def test_samples_of_another_request_are_not_taken_for_this_ones(job: Job, change: dict[str, Any], says: str) -> None:
     drawn(job, cells=(CELL,))
@@ -99,6 +99,12 @@ def test_samples_of_another_request_are_not_taken_for_this_ones(job: Job, change
         drawn(replace(job, **change), cells=(CELL,))
     report = drawn(replace(job, **change, overwrite=True), cells=(CELL,))
     assert (report.kept, report.drawn) == (0, 1) and drawn(replace(job, **change), cells=(CELL,)).kept == 1
+
+
+def test_what_only_the_samples_that_are_there_were_asked_for_is_named(job: Job) -> None:
+    drawn(replace(job, reuse=2), cells=(CELL,))
+    with pytest.raises(ValueError, match="drawn with reuse 2, not 1"):
+        drawn(job, cells=(CELL,))
 
 
 def test_samples_of_other_weights_are_not_taken_for_these(job: Job, tiny_model: Path, tmp_path: Path) -> None:

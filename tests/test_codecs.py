@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
+from bisect import bisect_left
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +159,7 @@ def test_a_sample_is_the_same_whether_codecs_are_kept_or_not(keep: bool, tiny_mo
              *(model.codecs.need(row, "decoder", FAST) for row in ("s1rtc", "dem"))]
     model.codecs.forget()
     spare = sum(need.weights for need in needs) if keep else 0
-    least = next(kib for kib in range(1, 100_000) if fits(model, given, kib << 10)) << 10
+    least = bisect_left(range(100_000), True, key=lambda kib: fits(model, given, kib << 10)) << 10
     (bound,) = model.generate(given, "S1RTC,DEM,date", steps=2, max_memory=least + spare)
     assert bool(model.codecs._halves) == keep
     for row in free.layers:
@@ -202,14 +204,67 @@ def test_only_needed_weights_are_read_and_decoders_beside_the_sampler(tiny_model
 
 
 def test_a_damaged_decoder_is_refused_before_anything_is_drawn(tiny_model: Path, tmp_path: Path) -> None:
-    path = tmp_path / "vae" / "lulc" / "codec.safetensors"
-    for file in tiny_model.rglob("*.*"):
-        target = tmp_path / file.relative_to(tiny_model)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.read_bytes())
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    path = folder / "vae" / "lulc" / "codec.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"lulc.*is missing, damaged or no safetensors file"):
-        CopGen(tmp_path, device="cpu").check(["lulc"])
+        CopGen(folder, device="cpu").check(["lulc"])
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_codec_that_is_replaced_after_it_was_looked_at_is_refused(keep: bool, tiny_model: Path, tmp_path: Path) -> None:
+    """One of the same sizes would be taken in silence, one of others fit no layer."""
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    codecs = Codecs(folder, TINY, {"s1rtc": "s1rtc", "dem": "dem"}, CPU)
+    codecs.known("s1rtc"), codecs.known("dem")
+    for file in (folder / "vae" / "dem").iterdir():
+        shutil.copy(file, tmp_path / "new")
+        (tmp_path / "new").replace(folder / "vae" / "s1rtc" / file.name)
+    use, latents = Use(keep=keep), torch.zeros(1, 8, 24, 24)
+    for read in (lambda: codecs.decode("s1rtc", latents, use), lambda: codecs.whole("s1rtc")):
+        with pytest.raises(ValueError, match=r"s1rtc: was replaced after the model was opened; open the model again"), \
+                codecs.ahead(["s1rtc"], use):
+            read()
+    assert codecs.decode("dem", latents, use)[0].isfinite().all()
+
+
+def test_what_fails_beside_the_sampler_is_told_once_and_what_is_not_begun_is_left(tiny_model: Path,
+                                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    begun, stopped = threading.Event(), threading.Event()
+
+    def broken(folder: Path, half: Half, dtype: torch.dtype) -> KLCodec:
+        read.append(folder.name)
+        begun.set()
+        stopped.wait(10)
+        raise ValueError(f"{folder.name} is damaged")
+
+    monkeypatch.setattr(codecs_module, "load_codec", broken)
+    codecs = CopGen(tiny_model, device="cpu").codecs
+    rows, latents = ("lulc", "dem", "s1rtc"), torch.zeros(1, 8, 24, 24)
+    with pytest.raises(KeyboardInterrupt), codecs.ahead(rows, EXACT):
+        begun.wait(10)
+        raise KeyboardInterrupt
+    stopped.set()
+    with pytest.raises(ValueError, match="dem is damaged"), codecs.ahead(["dem"], EXACT):
+        codecs.decode("dem", latents, EXACT)
+    monkeypatch.undo()
+    with codecs.ahead(rows, EXACT):
+        assert all(codecs.decode(row, latents, EXACT)[0].isfinite().all() for row in rows)
+    assert read == ["lulc", "dem"]
+
+
+def test_a_bound_counts_what_earlier_samples_left(tiny_model: Path, scene: Scene) -> None:
+    model = CopGen(tiny_model, device="cpu", precision="bf16")
+    model.generate(scene.only("DEM"), "LULC", steps=1)
+    model.codec("dem")
+    before = model._plan(["dem"], ["s1rtc"], model.backbone, None, 1)
+    model.generate(scene.only("DEM"), "S1RTC", steps=1, max_memory=2**40)
+    assert {name for name, *_ in model.codecs._halves} == {"dem", "s1rtc"} and not model.codecs._whole
+    bf16, fp32 = (sum(weight.nbytes for weight in model.backbone_in(kind).parameters()) for kind in ("bf16", "fp32"))
+    with pytest.raises(ValueError, match=f"{(bf16 + fp32) / 2**20:.0f} MiB of them for the backbone's weights"):
+        model._plan(["dem"], ["s1rtc"], model.backbone, 1, 1)
+    assert before.keep
 
 
 # --- memory -------------------------------------------------------------------------------------------------------------------------

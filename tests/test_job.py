@@ -138,7 +138,7 @@ def test_the_same_job_gives_the_same_record_but_for_its_time(dem: Path, tiny_mod
     for k in range(2):
         job = Job(tmp_path / str(k), model=str(tiny_model), inputs=(f"DEM={dem}",), want="date", steps=1, absent="drop")
         records.append({key: value for key, value in run(job).record.items() if key != "seconds"})
-    assert records[0] == records[1] and records[0]["absent"] == "drop"
+    assert records[0] == records[1] and records[0]["absent"] == "drop" and records[0]["codecs"].keys() == {"dem"}
     assert (tmp_path / "0/hill/sample-000/place_and_date.geojson").read_bytes() == (
         tmp_path / "1/hill/sample-000/place_and_date.geojson").read_bytes()
 

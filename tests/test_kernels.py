@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -200,14 +201,19 @@ def test_a_cache_that_cannot_be_trusted_is_not_used(tmp_path, monkeypatch):
     assert kernels.compiled(compiler).parent != here.parent
 
 
+def answering(tmp_path, body: str) -> dict[str, str]:
+    """An environment whose compiler is a script that says it is GCC, then does this."""
+    fake = tmp_path / "g++"
+    fake.write_text(f"#!/bin/sh\n[ $1 = --version ] && echo 'Free Software Foundation' && exit 0\n{body}\n")
+    fake.chmod(0o755)
+    return {**os.environ, "CXX": str(fake), "COPGEN_CACHE": str(tmp_path / "cache")}
+
+
 @needs_amx
 def test_a_compiler_that_fails_is_told_and_torch_goes_on(tmp_path):
-    fake = tmp_path / "g++"
-    fake.write_text("#!/bin/sh\n[ $1 = --version ] && echo 'Free Software Foundation' && exit 0\necho 'no such flag' >&2\nexit 1\n")
-    fake.chmod(0o755)
     script = "from copgen.inference import kernels; print(kernels.library())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
-                          env={**os.environ, "CXX": str(fake), "COPGEN_CACHE": str(tmp_path / "cache")})
+                          env=answering(tmp_path, "echo 'no such flag' >&2; exit 1"))
     assert done.stdout.strip() == "None" and "could not be compiled" in done.stderr and "no such flag" in done.stderr
 
 
@@ -267,3 +273,51 @@ def test_two_layers_in_8_bits_are_one_after_the_other(rows):
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_a_compiler_that_cannot_be_started_is_none(tmp_path, monkeypatch):
+    broken = tmp_path / "g++"
+    broken.write_bytes(b"\x7fELF of another machine")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert kernels.gcc.__wrapped__() is None
+
+
+@needs_amx
+def test_threads_that_compile_at_once_do_not_take_each_others_files(tmp_path, monkeypatch):
+    for name, value in answering(tmp_path, 'for last; do :; done; exec > "$last"; echo begun; sleep 0.2; echo whole').items():
+        monkeypatch.setenv(name, value)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(kernels.compiled, [os.environ["CXX"]] * 4))
+    assert len(set(found)) == 1 and found[0].read_text() == "begun\nwhole\n" and list(found[0].parent.iterdir()) == [found[0]]
+
+
+@needs_amx
+def test_a_damaged_file_in_the_cache_is_compiled_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("COPGEN_CACHE", str(tmp_path))
+    path = kernels.compiled(kernels.gcc())
+    path.write_bytes(path.read_bytes()[:100])
+    assert kernels.library.__wrapped__() is not None
+
+
+@needs_amx
+def test_where_no_cache_can_be_kept_nothing_is_left(tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder would be")
+    script = "from copgen.inference import kernels; print(kernels.library() is not None)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
+                          env={**os.environ, "COPGEN_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)})
+    assert done.stdout.strip() == "True" and [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+@needs_amx
+@pytest.mark.parametrize("integers", [False, True])
+def test_packed_layers_refuse_what_they_would_misread(integers):
+    layer, x = PackedLinear(nn.Linear(64, 32).bfloat16(), integers=integers), bf16(3, 64)
+    for wrong in (x.float(), bf16(3, 96)):
+        with pytest.raises(ValueError, match="it takes bf16 on the CPU without gradients"):
+            layer(wrong)
+    with torch.enable_grad(), pytest.raises(ValueError, match="load the backbone in fp32"):
+        layer(x.clone().requires_grad_())
+    with pytest.raises(ValueError, match="load the backbone in fp32"):
+        layer.float()(x) if not integers else layer.bfloat16()(x)

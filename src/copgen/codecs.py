@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from copgen.codec import HALVES, Codec, Half, Identity, KLCodec, kept_in
 from copgen.memory import Need
 from copgen.modalities import Modality, Table
 from copgen.scaling import Decibel, EightBit, Legend, Linear
-from copgen.store import check_codec, load_codec
+from copgen.store import check_codec, load_codec, state_of
 
 # Bits of the significand that a decoder's inner layers need, so that their rounding moves a layer by less than a tenth of what the codec
 # itself loses (benchmarks/codecs.py). Of every other scale all that float32 has: heights are the exponential of what is decoded. An
@@ -31,6 +31,7 @@ NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 WORK = {torch.float16: 48, torch.bfloat16: 48, torch.float32: 56}
 
 Key = tuple[str, Half, torch.dtype]
+State = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Codecs:
     def __init__(self, folder: Path, table: Table, names: Mapping[str, str], device: torch.device) -> None:
         self.folder, self.table, self.names, self.device = folder, table, names, device
         self._known: dict[str, KLCodec] = {}     # sizes alone
+        self._states: dict[str, list[State]] = {}                                      # of their files, when they became known
         self._whole: dict[str, KLCodec] = {}
         self._halves: dict[Key, KLCodec] = {}
         self._coming: dict[Key, Future[KLCodec]] = {}
@@ -61,14 +63,16 @@ class Codecs:
             return Identity()
         self.known(row)
         if (name := self.names[row]) not in self._whole:
-            self._whole[name] = load_codec(self.path(name)).to(self.device).requires_grad_(False)
+            self._whole[name] = self.checked(name, load_codec(self.path(name)))
         return self._whole[name]
 
     def known(self, row: str) -> KLCodec:
         """The codec of a row without its weights; ValueError where its file or its sizes are wrong, without reading the weights."""
         name = self.names[row]
         if name not in self._known:
-            self._known[name] = check_codec(self.path(name))
+            known = check_codec(self.path(name))
+            self._states[name] = self.states(name)
+            self._known[name] = known
         config = self._known[name].config
         has = config.channels, config.stride, config.latent_channels
         needs = self.table[row].channels, self.table.stride, self.table.latent_channels
@@ -113,28 +117,52 @@ class Codecs:
         if dtype == torch.float32 and key[0] in self._whole:
             return self._whole[key[0]]
         if key not in self._halves:
-            self._halves[key] = self._coming.pop(key).result() if key in self._coming else self.read(key)
+            coming = self._coming.pop(key, None)
+            self._halves[key] = self.read(key) if coming is None else coming.result()
         return self._halves[key]
 
-    def expect(self, rows: Iterable[str], use: Use) -> None:
-        """Begin to read the decoders of these rows, beside whatever is computed meanwhile; nothing where they are not kept."""
-        if not use.keep:
-            return
-        keys: list[Key] = [(self.names[row], "decoder", self.inner(row, "decoder", use)) for row in rows if self.table[row].is_image]
-        keys = [key for key in dict.fromkeys(keys) if key not in self._halves and key not in self._coming]
-        reader = ThreadPoolExecutor(1, "codecs")
-        self._coming |= {key: reader.submit(self.read, key) for key in keys}
-        reader.shutdown(wait=False)
+    @contextmanager
+    def ahead(self, rows: Iterable[str], use: Use) -> Iterator[None]:
+        """Read the decoders of these rows beside whatever is computed inside; nothing where they are not kept.
 
-    def forget(self) -> None:
+        What is not begun at the end, as after an error, is not read; what failed is told to whoever decodes with it, and tried again later.
+        """
+        keys = self.keys(rows, "decoder", use) if use.keep else []
+        reader = ThreadPoolExecutor(1, "codecs")
+        mine = {key: reader.submit(self.read, key) for key in keys if key not in self._halves and key not in self._coming}
+        self._coming |= mine
+        try:
+            yield
+        finally:
+            for key in mine:
+                self._coming.pop(key, None)
+            reader.shutdown(wait=False, cancel_futures=True)
+
+    def keys(self, rows: Iterable[str], half: Half, use: Use) -> list[Key]:
+        images = [row for row in rows if self.table[row].is_image and self.known(row)]
+        return list(dict.fromkeys((self.names[row], half, self.inner(row, half, use)) for row in images))
+
+    def make_room(self, given: Iterable[str], wanted: Iterable[str], use: Use) -> None:
+        """Forget all but what these rows need, and that, too, where it is not kept."""
+        self.forget(but=[*self.keys(given, "encoder", use), *self.keys(wanted, "decoder", use)] if use.keep else [])
+
+    def forget(self, but: Iterable[Key] = ()) -> None:
         """Give back the memory of all that was read."""
-        self._halves.clear()
+        self._halves = {key: self._halves[key] for key in but if key in self._halves}
         self._whole.clear()
-        self._coming.clear()
 
     def read(self, key: Key) -> KLCodec:
         name, half, dtype = key
-        return load_codec(self.path(name), half, dtype).to(self.device).requires_grad_(False)
+        return self.checked(name, load_codec(self.path(name), half, dtype))
+
+    def checked(self, name: str, codec: KLCodec) -> KLCodec:
+        """A codec just read, on its device; ValueError where it isn't the one that became known: halves of two fit no sample."""
+        if self.states(name) != self._states[name]:
+            raise ValueError(f"{self.path(name)}: was replaced after the model was opened; open the model again")
+        return codec.to(self.device).requires_grad_(False)
+
+    def states(self, name: str) -> list[State]:
+        return [state_of(self.path(name) / file) for file in ("codec.json", "codec.safetensors")]
 
     def path(self, name: str) -> Path:
         return self.folder / "vae" / name

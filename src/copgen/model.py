@@ -155,18 +155,20 @@ class CopGen:
         unseen = [row for row in self.table.names if row not in given and row not in drawn] if absent == "noise" else []
         fits = self._plan(given.layers, wanted, backbone, max_memory, reuse)
         use, batch = Use(backbone.dtype == torch.float32, fits.keep), fits.at_once
+        if max_memory is not None:
+            self.codecs.make_room(given.layers, wanted, use)
         encoded = {row: self._moments(row, given[row], use) for row in given.layers}
         scenes: list[Scene] = []
         for start in range(0, len(seeds), batch):
             some = list(seeds[start : start + batch])
             tick = partial(report_calls, progress, start, len(some), len(seeds)) if progress else None
-            self.codecs.expect(wanted, use)
             clean = {row: self._given(row, m, some, posterior) for row, (m, _) in encoded.items()}
             noise, schedule = self._noise(unseen, some), backbone.config.schedule
             still = {**{row: (z, 0.0) for row, z in clean.items()}, **{row: (z, float(schedule.steps)) for row, z in noise.items()}}
-            latents = diffusion.sample(Call(backbone, drawn, still, reuse), self._noise(drawn, some), clean, solver=solver, steps=steps,
-                                       absent=noise, schedule=schedule, progress=tick)
-            layers = {row: self._decode(row, latents[row], use) for row in wanted}
+            with self.codecs.ahead(wanted, use):
+                latents = diffusion.sample(Call(backbone, drawn, still, reuse), self._noise(drawn, some), clean, solver=solver, steps=steps,
+                                           absent=noise, schedule=schedule, progress=tick)
+                layers = {row: self._decode(row, latents[row], use) for row in wanted}
             for k, seed in enumerate(some):
                 notes = {"seed": seed, "model": self.name, "quality": diffusion.quality_of(solver, steps), "solver": solver, "steps": steps,
                          "absent": absent, "posterior": posterior, "reuse": reuse, "batch": len(some), "precision": named,
@@ -202,13 +204,14 @@ class CopGen:
 
     def _plan(self, given: Iterable[str], wanted: Iterable[str], backbone: UViT, max_memory: int | None,
               reuse: int) -> Plan:
-        """How samples fit into memory: the backbone's weights, what a sample keeps alive in one network call, and the codecs."""
+        """How samples fit into memory: the weights of this backbone and of those of other precisions that were used, what a sample keeps
+        alive in one network call, and the codecs."""
         use = Use(backbone.dtype == torch.float32)
         codecs = [*(self.codecs.need(row, "encoder", use) for row in given), *(self.codecs.need(row, "decoder", use) for row in wanted)]
         config = backbone.config
         held = config.depth // 2 + 16 + (3 * (config.depth + 1) if reuse > 1 else 0)         # skips, one block's tensors, all that is kept
         numbers = self.table.sequence_length * config.width * held
-        weights = sum(tensor.nbytes for tensor in (*backbone.parameters(), *backbone.buffers()))
+        weights = sum(tensor.nbytes for one in self._backbones.values() for tensor in (*one.parameters(), *one.buffers()))
         return plan(weights, numbers * backbone.dtype.itemsize, codecs,
                     most=MOST_AT_ONCE.get(self.device.type, 1), max_memory=max_memory, device=self.device)
 

@@ -22,7 +22,7 @@ from copgen.bulk.devices import gpus_for, one_thread
 from copgen.bulk.patches import patches_a_side
 from copgen.engines import Engine
 from copgen.files import check_target, held, write_whole
-from copgen.job import RECORD, Job, check_settings, check_weights, draw, given_scene, stated, wanted_rows
+from copgen.job import ADDED, RECORD, Job, check_settings, check_weights, draw, given_scene, stated, wanted_rows
 from copgen.majortom.cells import cells as cells_on_disk
 from copgen.majortom.cells import found_products
 from copgen.majortom.grid import checked_cell
@@ -208,9 +208,10 @@ def is_finished(job: Job, made_by: Mapping[str, Any]) -> bool:
 
 def difference(there: Mapping[str, Any], made_by: Mapping[str, Any]) -> str:
     was, now = there.get("request", {}), made_by["request"]
-    for key in now:
-        if was and was.get(key) != now[key]:
-            return f"drawn with {key} {was.get(key)}, not {now[key]}"
+    for key in {**was, **now} if was else ():
+        before, asked = (one.get(key, ADDED.get(key)) for one in (was, now))
+        if before != asked:
+            return f"drawn with {key} {before}, not {asked}"
     return "drawn with other weights" if was else "and does not say what drew it"
 
 

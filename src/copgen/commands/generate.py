@@ -35,7 +35,11 @@ Inputs = Annotated[list[str] | None, typer.Option(metavar="PRODUCT=PATH[,key=val
 AbsentRows = Annotated[str, typer.Option(help=(
     "Rows neither given nor wanted: joint (drawn too: samples don't depend on what is wanted), noise or drop (quicker)."))]
 Reuse = Annotated[int, typer.Option(metavar="N", help=(
-    "Only every N-th network call looks at what is given anew: quicker the more is given, and an approximation; 3 loses little."))]
+    "Only every N-th network call looks at what is given anew: an approximation, quicker the more is given; with nano, 3 loses little."))]
+PrecisionName = Annotated[str, typer.Option("--precision", help=(
+    "auto, bf16 or fp32: the network's numbers; or int8: 8 bits in most of its products, quicker (CPUs with AMX)."))]
+MaxMemory = Annotated[str | None, typer.Option(metavar="SIZE", help=(
+    "What weights and work may take together beside Python, such as 2GB; else half of what is free for a batch of samples."))]
 
 
 def generate(
@@ -66,14 +70,13 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="Network calls a sample, in place of a quality's.")] = None,
     solver: Annotated[str, typer.Option(help="default, every quality's, or published: the authors' (50 calls).")] = "default",
     reuse: Reuse = 1,
-    precision: Annotated[str, typer.Option(help=(
-        "auto, bf16 or fp32: the network's numbers; or int8: 8 bits in most of its products, quicker (CPUs with AMX)."))] = "auto",
+    precision: PrecisionName = "auto",
     device: Device = "auto",
     absent: AbsentRows = "joint",
     posterior: Annotated[str, typer.Option(help="The given layers' latents: mean, or sample (a draw of each seed's own).")] = "mean",
     s1_unit: Annotated[str, typer.Option("--s1-unit", help="Unit of written radar: linear or dB.")] = "linear",
     pictures: Annotated[str, typer.Option(help="Thumbnails as png, webp (both lossless) or jpeg, beside GeoTIFFs.")] = "png",
-    max_memory: Annotated[str | None, typer.Option(help="What a batch of samples may take, such as 2GB; else half the free.")] = None,
+    max_memory: MaxMemory = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that this run writes.")] = False,
 ) -> None:
     """Draw samples of any layers of a square from any others.
@@ -93,11 +96,10 @@ def generate(
         out=out, model=model, inputs=tuple(input or ()), archive=archive, cell=cell, given=given, constants=tuple(constant or ()),
         patch=pair("--patch", patch, int), window=pair("--window", window, float), place=place, date=date, offset=offset_in(offset),
         fill=fill, want=want, samples=samples, seed=seed, quality=quality, steps=steps, solver=solver, reuse=reuse,
-        precision=one_of("--precision", precision, "auto", "bf16", "fp32", "int8"),
-        device=one_of("--device", device, "auto", "cpu", "cuda"),
-        absent=one_of("--absent", absent, "joint", "noise", "drop"), posterior=one_of("--posterior", posterior, "mean", "sample"),
-        s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"), pictures=one_of("--pictures", pictures, "png", "webp", "jpeg"),
-        max_memory=size("--max-memory", max_memory), overwrite=overwrite, command=tuple(sys.argv[1:]))
+        max_memory=size("--max-memory", max_memory), precision=one_of("--precision", precision, "auto", "bf16", "fp32", "int8"),
+        device=one_of("--device", device, "auto", "cpu", "cuda"), absent=one_of("--absent", absent, "joint", "noise", "drop"),
+        posterior=one_of("--posterior", posterior, "mean", "sample"), s1_unit=one_of("--s1-unit", s1_unit, "linear", "dB"),
+        pictures=one_of("--pictures", pictures, "png", "webp", "jpeg"), overwrite=overwrite, command=tuple(sys.argv[1:]))
     for_many = (patches, engine, devices, address)
     many(job, tiles, cells, cells_file, for_many) if cells is not None or cells_file is not None else one(job, tiles, for_many)
 

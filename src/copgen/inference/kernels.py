@@ -6,6 +6,7 @@ other precisions or with COPGEN_KERNELS=off in the environment, everything here 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
@@ -120,8 +121,18 @@ def mlp(x: Tensor, first: Packed, second: Packed) -> Tensor:
 
 def multiply(x: Tensor, layer: Packed, out: Tensor, rows: int, width: int, outs: int, *, gelu: bool = False, x_packed: bool = False,
              out_packed: bool = False) -> None:
+    check(x, layer, outs)
     weight, scales, bias = (None if part is None else pointer(part) for part in (layer.weight, layer.scales, layer.bias))
     ready().copgen_linear(pointer(x), weight, scales, bias, pointer(out), rows, width, outs, gelu, x_packed, out_packed)
+
+
+def check(x: Tensor, layer: Packed, outs: int) -> None:
+    """ValueError for what would be read as the numbers that it is not: a network that was cast or moved once its weights were packed."""
+    kinds = x.dtype, layer.weight.dtype, layer.scales.dtype if layer.scales is not None else None
+    if (kinds not in ((torch.bfloat16, torch.bfloat16, None), (torch.bfloat16, torch.int8, torch.float32)) or not x.is_cpu
+            or not layer.weight.is_cpu or layer.weight.numel() != outs * x.shape[-1] or (torch.is_grad_enabled() and x.requires_grad)):
+        raise ValueError(f"a packed layer of {layer.weight.numel()} weights, {kinds[1]}, was given {kinds[0]} {list(x.shape)} on "
+                         f"{x.device}: it takes bf16 on the CPU without gradients; load the backbone in fp32 for anything else")
 
 
 def pointer(tensor: Tensor) -> ctypes.c_void_p:
@@ -140,7 +151,7 @@ def library() -> ctypes.CDLL | None:
     if os.environ.get("COPGEN_KERNELS") == "off" or not can_run() or (compiler := gcc()) is None:
         return None
     try:
-        found = ctypes.CDLL(str(compiled(compiler)))
+        found = loaded(compiler)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or error
         warnings.warn(f"the kernels for this processor could not be compiled, so network calls take longer ({said}); "
@@ -160,27 +171,46 @@ def gcc() -> str | None:
     """A GCC with these instructions, which shares torch's threads; others bring threads of their own that fight for the cores."""
     for name in filter(None, (os.environ.get("CXX"), "g++", "c++")):
         path = shutil.which(name)
-        said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout if path else ""
-        if path and "Free Software Foundation" in said:
+        if path and "Free Software Foundation" in version(path):
             return path
     return None
 
 
+def version(compiler: str) -> str:
+    """What a compiler says of itself; nothing where it doesn't run or doesn't answer."""
+    try:
+        return subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def loaded(compiler: str) -> ctypes.CDLL:
+    """The shared library, compiled again if what the cache holds is damaged."""
+    path = compiled(compiler)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        path.unlink(missing_ok=True)
+        return ctypes.CDLL(str(compiled(compiler)))
+
+
 def compiled(compiler: str) -> Path:
     """The shared library, compiled if it isn't in the cache; in a folder that nobody else may write to."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    key = hashlib.sha256("\0".join([*(path.read_text(encoding="utf-8") for path in SOURCES), version, *FLAGS]).encode()).hexdigest()[:24]
-    folder = cache_folder() / "kernels"
+    texts = [*(path.read_text(encoding="utf-8") for path in SOURCES), version(compiler), *FLAGS]
+    key = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
     try:
+        folder = cache_folder() / "kernels"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         mine = folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o022 and os.access(folder, os.W_OK)
-    except OSError:
+    except (OSError, RuntimeError):              # RuntimeError: a user without a home
         mine = False
     if not mine:                                 # for this process alone
         folder = Path(tempfile.mkdtemp(prefix="copgen-kernels-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     library = folder / f"{key}.so"
     if not library.is_file():
-        part = library.with_suffix(f".{os.getpid()}")
-        subprocess.run([compiler, *FLAGS, str(SOURCES[0]), "-o", str(part)], check=True, capture_output=True, text=True, timeout=120)
-        part.replace(library)
+        with tempfile.TemporaryDirectory(dir=folder) as own:                 # other processes and threads may be compiling it, too
+            part = Path(own) / library.name
+            subprocess.run([compiler, *FLAGS, str(SOURCES[0]), "-o", str(part)], check=True, capture_output=True, text=True, timeout=120)
+            part.replace(library)
     return library
