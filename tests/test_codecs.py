@@ -117,7 +117,7 @@ def test_first_and_last_layers_and_the_shortcut_keep_float32(dtype: torch.dtype,
     save_codec(KLCodec(config), tmp_path)
     exact = {name for name, weight in load_codec(tmp_path, dtype=dtype).state_dict().items() if weight.dtype == torch.float32}
     modules = {".".join(name.split(".")[:-1]) for name in exact}
-    assert modules == {"quant_conv", "post_quant_conv", "analysis", "synthesis",
+    assert modules == {"quant_conv", "post_quant_conv", "analysis", "synthesis", "encoder.conv_in",
                        *(f"{network}.{layer}" for network in HALVES for layer in ("norm_out", "conv_out"))}
 
 

@@ -86,10 +86,12 @@ def kept_in(name: str, dtype: torch.dtype) -> torch.dtype:
     """What a codec's weight is in when the networks' inner layers are in `dtype`.
 
     The rest is in float32: what pixels and latents go through first and last, the shortcut, and each network's last norm and convolution,
-    so that no result is rounded to 16 bits.
+    so that no result is rounded to 16 bits. And the encoder's first: see `moments`.
     """
     network, _, layer = name.partition(".")
-    return dtype if network in HALVES and not layer.startswith(("norm_out.", "conv_out.")) else torch.float32
+    if name.startswith("encoder.conv_in.") or network not in HALVES:
+        return torch.float32
+    return torch.float32 if layer.startswith(("norm_out.", "conv_out.")) else dtype
 
 
 def laid_out(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -130,7 +132,9 @@ class KLCodec(nn.Module):
         if self.analysis is None:
             return moments
         mean, log_variance = moments.chunk(2, dim=1)
-        return torch.cat([mean + self.analysis(pixels), log_variance], dim=1)
+        # never in 16 bits: with AMX, oneDNN 3.12 (torch 2.13) gets some convolutions wrong whose squares don't overlap
+        with torch.autocast(pixels.device.type, enabled=False):
+            return torch.cat([mean + self.analysis(pixels), log_variance], dim=1)
 
     def decode(self, latents: Tensor) -> Tensor:
         latents = latents.to(self.post_quant_conv.weight.dtype) / self.scaling_factor
@@ -185,7 +189,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(inside, 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x.to(self.conv_in.weight.dtype))
+        x = self.conv_in(x.to(self.conv_in.weight.dtype)).to(self.mid.block_1.conv1.weight.dtype)
         for level in self.down:
             x = level(x)
         return self.conv_out(F.silu(self.norm_out(self.mid(x).to(self.conv_out.weight.dtype))))
