@@ -374,10 +374,10 @@ def start(out: Path, url: str, cells) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", FETCH, str(out), url, *cells], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def storm(made, out: Path, cells, delays, kind: signal.Signals) -> int:
+def storm(made, out: Path, cells, delays, kind: signal.Signals, pause: float = 0.03) -> int:
     """Start, end by a signal, again and again; then to the end. How many runs the signal met at work."""
     met = 0
-    with serve(made.folder, Faults(rates={"slow": 1}, again=10**6, pause=0.03)) as server:
+    with serve(made.folder, Faults(rates={"slow": 1}, again=10**6, pause=pause)) as server:
         for delay in delays:
             process, seen = start(out, server.url, cells), server.requests
             while server.requests < seen + 5 and process.poll() is None:         # it has begun
@@ -392,6 +392,7 @@ def storm(made, out: Path, cells, delays, kind: signal.Signals) -> int:
         process = start(out, server.url, cells)
         said, errors = process.communicate(timeout=120)
         assert process.returncode == 0, said + errors
+    print(f"{met} met it at work")
     return met
 
 
@@ -407,7 +408,7 @@ def test_a_storm_of_kills(grainy, tmp_path):
     cells = tuple(dict.fromkeys(one.cell for one in grainy.products))
     fetched(Request(tmp_path / "whole", cells=cells, hub=str(grainy.folder)))
     delays = np.random.default_rng(0).uniform(0, 1.0, 25)
-    assert storm(grainy, tmp_path / "a", cells, delays, signal.SIGKILL) >= 5
+    assert storm(grainy, tmp_path / "a", cells, delays, signal.SIGKILL, pause=0.1) >= 5      # slow enough that many find it at work
     assert files_of(tmp_path / "a") == files_of(tmp_path / "whole") and verify(tmp_path / "a") == (4, [])
 
 
