@@ -26,8 +26,8 @@ inline __m512 gelu(__m512 x) {
 }
 
 // Matrix products. Weights come in panels of 32 columns, of which half a segment (32 kB) stays in the first-level cache while blocks of 32
-// rows go by; the rows' segment stays in the second. A segment is 32 steps of 64 bytes:
-// 1024 of the numbers that are summed over, or 2048 integers.
+// rows go by; the rows' segment stays in the second. A segment is 32 steps of 64 bytes: 1024 of the numbers that are summed over, or 2048
+// integers.
 constexpr int SEGMENT = 32, HALF = 16, MOST_BLOCKS = 14;
 
 // Where a step of a panel lies in packed weights: segment by segment, panel by panel, step by step, 1024 numbers each.
@@ -36,7 +36,7 @@ inline std::ptrdiff_t panel_at(int step, int panel, int steps, int panels) {
     return 1024 * (segment * panels + panel * length + step - segment);
 }
 
-// What is multiplied: x [rows, in] by panels from..to of w, in whose columns' scales say that it is integers; null, that it is bf16. Packed
+// What is multiplied: x [rows, in] by panels from..to of w, which is of integers where it has scales, one a column, and else of bf16. Packed
 // x and out are [blocks][in / 32 or panels][32][32], as A wants them in bf16: one product's out is then the next one's x as it stands.
 struct Product {
     const bf16 *x, *w, *bias;
