@@ -15,6 +15,7 @@ from torch import nn
 
 from copgen.backbone import BackboneConfig, UViT
 from copgen.codec import CodecConfig, KLCodec
+from copgen.inference import kernels
 from copgen.modalities import THUMBNAILS, Table
 from copgen.scene import Scene
 from copgen.store import save_model
@@ -24,6 +25,7 @@ torch.set_num_threads(1)                         # the tests are small, and othe
 TINY = Table(patch=4)
 TINY_THUMBNAILS = replace(THUMBNAILS, patch=8)
 REPOSITORY = Path(__file__).parent.parent
+needs_amx = pytest.mark.skipif(not kernels.can_run() or kernels.gcc() is None, reason="the kernels need a processor with AMX and GCC")
 
 
 def filled(network: nn.Module, seed: int) -> nn.Module:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from conftest import needs_amx
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,7 +17,6 @@ from copgen.inference import kernels
 from copgen.inference.linear import PackedLinear, lay_out, two_layers
 from copgen.modalities import TABLE
 
-needs_amx = pytest.mark.skipif(not kernels.can_run() or kernels.gcc() is None, reason="the kernels need a processor with AMX and GCC")
 ROUNDING = 2**-8                                 # of a number in bf16: half a step is 2^-9 of it
 
 

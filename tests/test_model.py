@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, needs_amx
 from rasterio.crs import CRS
 from safetensors.torch import load_file, save_file
 
@@ -310,7 +310,7 @@ def test_bfloat16_is_near_float32(model: CopGen, scene: Scene) -> None:
         assert 0 < np.abs(half[name] - exact[name]).mean() < 0.1 * exact[name].std(), name
 
 
-@pytest.mark.skipif(not kernels.can_run() or kernels.gcc() is None, reason="int8 needs a processor with AMX and GCC")
+@needs_amx
 def test_8_bits_err_as_bfloat16_does_and_a_sample_is_its_seeds() -> None:
     nano = CopGen.from_pretrained("nano", device="cpu")
     given = world(10_000_001, nano.table).only("DEM,LULC")
